@@ -42,7 +42,8 @@ class XOpsError(Exception):
 
     Errors survive pickling with all fields, so they cross process boundaries whole.
 
-    >>> error = LakeError("no lake at file:///data", code="lake.not_found", todo="run `xops lake init file:///data`")
+    >>> error = LakeError("no lake at file:///data", code="lake.not_found", todo="run `xops lake init
+    file:///data`")
     >>> error.code, error.retryable
     ('lake.not_found', False)
     """
@@ -77,7 +78,10 @@ class XOpsError(Exception):
         return f"[{self.code}] " + " ".join(parts)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), self.what, self.code, self.why, self.todo, self.retryable, self.context))
+        return (
+            _rebuild,
+            (type(self), self.what, self.code, self.why, self.todo, self.retryable, self.context),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The error as plain JSON, for records and the command line's ``--json``."""

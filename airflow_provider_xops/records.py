@@ -10,7 +10,6 @@ identify the fact (not from when it was written), so the same fact written twice
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -122,8 +121,8 @@ class Actor:
 
     :param producer: what records and ledger entries name.
     :param idempotency_key: the same for every try of the same piece of work; MLflow writes are found by it.
-    :param fence: rises with every attempt (microseconds since 1970 of the attempt's start); of two attempts at the
-        same batch the lower one is refused.
+    :param fence: rises with every attempt (microseconds since 1970 of the attempt's start); of two attempts
+        at the same batch the lower one is refused.
     """
 
     producer: Producer
@@ -162,7 +161,8 @@ class DatasetRef:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class ModelRef:
-    """Identity of one registered model version. ``created_at_ms`` tells a re-created model from its namesake."""
+    """Identity of one registered model version. ``created_at_ms`` tells a re-created model from its
+    namesake."""
 
     name: str
     version: int
@@ -175,7 +175,11 @@ class ModelRef:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Rows of one dataset version: which partitions, how many rows, and the digest of exactly those rows."""
+    """Rows of one dataset version: which partitions, how many rows, and the digest of exactly those rows.
+
+    :param rule: JSON of how the rows were chosen from the partitions read, so that they can be chosen again;
+        empty where every row of ``partitions`` belongs to it.
+    """
 
     dataset: DatasetRef
     partitions: tuple[str, ...]
@@ -183,6 +187,7 @@ class Selection:
     digest: str
     row_ids_digest: str | None = None
     description: str = ""
+    rule: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +240,8 @@ def digest_of(value: Any) -> str:
 class Record:
     """Base of every record.
 
-    Subclasses name their ``kind`` (the evidence folder) and ``identity`` (the fields the id is computed from).
+    Subclasses name their ``kind`` (the evidence folder) and ``identity`` (the fields the id is computed
+    from).
 
     :param recorded_at: when it was written, UTC.
     :param produced_by: the task attempt or person that wrote it.
@@ -257,16 +263,18 @@ class Record:
             moment = getattr(self, name)
             if moment is not None and moment.tzinfo is None:
                 raise DataError(
-                    f"{type(self).__name__}.{name} has no time zone", code="data.naive_timestamp",
+                    f"{type(self).__name__}.{name} has no time zone",
+                    code="data.naive_timestamp",
                     todo="pass a timezone-aware UTC datetime",
-                )  # fmt: skip
+                )
         identity = digest_of([self.kind, *(_plain(getattr(self, name)) for name in self.identity)])[:32]
         if self.record_id and self.record_id != identity:
             raise DataError(
                 f"{type(self).__name__} carries record_id {self.record_id}, its content says {identity}",
-                code="data.record_id_mismatch", why="the record was changed after it was written",
+                code="data.record_id_mismatch",
+                why="the record was changed after it was written",
                 todo="read it again from the lake's evidence",
-            )  # fmt: skip
+            )
         object.__setattr__(self, "record_id", identity)
 
     def to_json(self) -> dict[str, Any]:
@@ -285,16 +293,19 @@ class Record:
             if isinstance(value, Mapping) and value.get("shortened") is True:
                 raise DataError(
                     f"{cls.__name__} {data.get('record_id')} was shortened for XCom: field {name!r} has"
-                    f" {value.get('count')} entries", code="data.record_shortened",
+                    f" {value.get('count')} entries",
+                    code="data.record_shortened",
                     todo=f"read it whole from the lake's evidence ({value.get('uri', 'by its record_id')})",
-                )  # fmt: skip
+                )
         try:
             record: Self = _adapter(cls).validate_python({k: v for k, v in data.items() if k != "kind"})
         except ValueError as error:
             raise DataError(
-                f"this is not a {cls.__name__}", code="data.record_unreadable", why=_first_problem(error),
+                f"this is not a {cls.__name__}",
+                code="data.record_unreadable",
+                why=_first_problem(error),
                 todo=f"pass a record as `xops schema {cls.kind}` describes it",
-            ) from None  # fmt: skip
+            ) from None
         return record
 
 
@@ -341,7 +352,14 @@ class ValidationReport(Record):
     """A suite run over a dataset version (all of it, or some partitions)."""
 
     kind: ClassVar[str] = "validations"
-    identity: ClassVar[tuple[str, ...]] = ("dataset", "partitions", "suite", "suite_digest", "engine", "content_digest")
+    identity: ClassVar[tuple[str, ...]] = (
+        "dataset",
+        "partitions",
+        "suite",
+        "suite_digest",
+        "engine",
+        "content_digest",
+    )
 
     dataset: DatasetRef
     partitions: tuple[str, ...] | None
@@ -364,7 +382,8 @@ class ModelVersion(Record):
 
     :param artifact_digest: SHA-256 over the model's files, checked before anything is unpickled.
     :param training: the rows it was fitted on; ``holdout`` the rows kept from it.
-    :param origin: ``trained`` here, ``adopted`` from MLflow, or ``external`` (handed back by :func:`record_training`).
+    :param origin: ``trained`` here, ``adopted`` from MLflow, or ``external`` (handed back by
+        :func:`record_training`).
     """
 
     kind: ClassVar[str] = "models"
@@ -422,7 +441,8 @@ class PromotionDecision(Record):
 
     :param sequence: 1, 2, 3, ... per alias, without gaps.
     :param expected: the champion's version the decider had seen (None: no champion).
-    :param previous_hash: ``entry_hash`` of the entry before (of the same alias), so that the chain shows any tampering.
+    :param previous_hash: ``entry_hash`` of the entry before (of the same alias), so that the chain shows any
+        tampering.
     """
 
     kind: ClassVar[str] = "decisions"
@@ -447,12 +467,19 @@ class PromotionDecision(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringRun(Record):
-    """One partition scored by one model version. Its ``record_id`` is the first half of every prediction id."""
+    """One partition scored by one model version. Its ``record_id`` is the first half of every prediction
+    id."""
 
     kind: ClassVar[str] = "scoring_runs"
     identity: ClassVar[tuple[str, ...]] = (
-        "model_name", "model_version", "model_created_at_ms", "input_table_uuid", "partition", "input_digest", "output_table",
-    )  # fmt: skip
+        "model_name",
+        "model_version",
+        "model_created_at_ms",
+        "input_table_uuid",
+        "partition",
+        "input_digest",
+        "output_table",
+    )
 
     model_name: str
     model_version: int
@@ -540,10 +567,19 @@ class Pin(Record):
 RECORD_TYPES: dict[str, type[Record]] = {
     cls.kind: cls
     for cls in (
-        DatasetVersion, ValidationReport, ModelVersion, Evaluation, PromotionDecision, ScoringRun, DriftReport,
-        PerformanceReport, RetrainingDecision, Incident, Pin,
+        DatasetVersion,
+        ValidationReport,
+        ModelVersion,
+        Evaluation,
+        PromotionDecision,
+        ScoringRun,
+        DriftReport,
+        PerformanceReport,
+        RetrainingDecision,
+        Incident,
+        Pin,
     )
-}  # fmt: skip
+}
 
 
 def record_from_json(data: Mapping[str, Any]) -> Record:
@@ -554,7 +590,9 @@ def record_from_json(data: Mapping[str, Any]) -> Record:
     kind = data.get("kind")
     if kind not in RECORD_TYPES:
         raise DataError(
-            f"unknown record kind {kind!r}", code="data.record_kind", todo=f"use one of {sorted(RECORD_TYPES)}"
+            f"unknown record kind {kind!r}",
+            code="data.record_kind",
+            todo=f"use one of {sorted(RECORD_TYPES)}",
         )
     return RECORD_TYPES[kind].from_json(data)
 
@@ -566,7 +604,8 @@ def compact(record: Record, *, uri: str | None = None, limit: int = XCOM_LIMIT_B
     """
     data = record.to_json()
     lists = sorted(
-        (key for key, value in data.items() if isinstance(value, list | dict)), key=lambda key: -len(json.dumps(data[key]))
+        (key for key, value in data.items() if isinstance(value, list | dict)),
+        key=lambda key: -len(json.dumps(data[key])),
     )
     for key in lists:
         if len(json.dumps(data)) <= limit:
@@ -575,9 +614,10 @@ def compact(record: Record, *, uri: str | None = None, limit: int = XCOM_LIMIT_B
         data[key] = {"shortened": True, "count": len(value), "digest": digest_of(value), "uri": uri}
     if len(json.dumps(data)) > limit:
         raise DataError(
-            f"{type(record).__name__} {record.record_id} does not fit into {limit} bytes even without its lists",
-            code="data.record_too_large", todo="shorten its text fields",
-        )  # fmt: skip
+            f"{type(record).__name__} {record.record_id} does not fit into {limit} bytes without its lists",
+            code="data.record_too_large",
+            todo="shorten its text fields",
+        )
     return data
 
 
@@ -589,18 +629,24 @@ def json_schema(kind: str) -> dict[str, Any]:
     """
     if kind not in RECORD_TYPES:
         raise DataError(
-            f"unknown record kind {kind!r}", code="data.record_kind", todo=f"use one of {sorted(RECORD_TYPES)}"
+            f"unknown record kind {kind!r}",
+            code="data.record_kind",
+            todo=f"use one of {sorted(RECORD_TYPES)}",
         )
     schema: dict[str, Any] = _adapter(RECORD_TYPES[kind]).json_schema()
     schema["properties"]["kind"] = {"const": kind}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-@functools.cache
-def _adapter(cls: type[Any]) -> Any:
-    from pydantic import TypeAdapter
+_ADAPTERS: dict[type[Record], Any] = {}
 
-    return TypeAdapter(cls)
+
+def _adapter(cls: type[Record]) -> Any:
+    if cls not in _ADAPTERS:
+        from pydantic import TypeAdapter
+
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]
 
 
 def _first_problem(error: ValueError) -> str:

@@ -1,0 +1,1 @@
+"""Every speed this project claims, against a peer or a floor: ``python -m benchmarks.NAME [--json]``."""

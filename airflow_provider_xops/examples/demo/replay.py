@@ -1,0 +1,311 @@
+"""The demo's story, step by step, against a running stack.
+
+January to March 2013 arrive as history and train the first champion; a week of April is replayed day by day;
+on one day a broken file arrives, is stopped, and is mended; a challenger meets the champion; every day is
+scored. Every step has a fixed run id in Airflow, so a second run of the demo finds what the first one did and
+goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+from airflow_provider_xops.errors import NotFoundError, XOpsError
+from airflow_provider_xops.examples.demo.airflow_api import AirflowApi
+from airflow_provider_xops.examples.demo.stack import Stack
+from airflow_provider_xops.examples.flights.landing import break_file, deliver, landing_file
+from airflow_provider_xops.lake.lake import Lake
+
+__all__ = ["Replay", "StepFailed", "Story", "days_between"]
+
+POLL_S = 0.7
+RUN_TIMEOUT_S = 420
+FINAL = {"success", "failed", "skipped", "upstream_failed", "removed"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """Which days the demo plays.
+
+    :param history: first and last day loaded at once; the first champion is trained on them.
+    :param week: the days replayed one by one.
+    :param broken_day: the day of ``week`` whose first flights file is damaged.
+    :param retrain_after: the day of ``week`` after which the challenger is trained.
+    """
+
+    history: tuple[str, str] = ("2013-01-01", "2013-03-31")
+    week: tuple[str, str] = ("2013-04-01", "2013-04-07")
+    broken_day: str = "2013-04-04"
+    retrain_after: str = "2013-04-05"
+
+
+class StepFailed(XOpsError):
+    """A step of the demo did not do what it should: says which, why, and where its log is."""
+
+    family = "demo"
+
+
+@dataclass
+class Replay:
+    """Plays a :class:`Story`.
+
+    :param say: prints one line of progress.
+    """
+
+    stack: Stack
+    api: AirflowApi
+    lake: Lake
+    say: Callable[[str], None]
+    story: Story = field(default_factory=Story)
+    stopped_reason: str = ""
+
+    def play(self) -> None:
+        """All steps, in order.
+
+        :raises StepFailed: at the first step that did not do what it should.
+        """
+        self._dags_are_loaded()
+        first, last = self.story.history
+        self._deliver(days_between(first, last))
+        self._run("flights_dataops", "history", {"day": f"{first}..{last}"}, label=f"history {first}..{last}")
+        self._run(
+            "flights_training",
+            "first-champion",
+            {"window": f"{first}..{last}", "candidate": "baseline"},
+            label="first champion",
+        )
+        for day in days_between(*self.story.week):
+            self._day(day)
+            if day == self.story.retrain_after:
+                conf = {"window": f"{first}..{day}", "candidate": "gradient_boosting"}
+                self._run("flights_training", f"retrain-{day}", conf, label="challenger meets champion")
+        for day in days_between(*self.story.week):
+            self._scored(day)
+
+    def _day(self, day: str) -> None:
+        run_id = f"demo__{day}"
+        if day == self.story.broken_day:
+            self._broken_day(day, run_id)
+        else:
+            self._deliver([day])
+            self._run("flights_dataops", day, {"day": day}, label=day)
+
+    def _broken_day(self, day: str, run_id: str) -> None:
+        known = self._known_run("flights_dataops", run_id)
+        if known is None:
+            self._deliver([day])
+            break_file(landing_file(self.stack.landing, "flights", day))
+            self.say(f"{day}  a broken flights file arrives")
+        if known is None or known["state"] not in ("success",):
+            run = self._start_and_wait("flights_dataops", day, {"day": day}, label=day)
+            if run["state"] != "success":
+                self.stopped_reason = self._check_it_was_stopped(run_id, day)
+                self.say(f"{day}  the airline sends a mended file; the day is cleared and runs again")
+                deliver(self.stack.landing, [day])
+                self.api.clear_run("flights_dataops", run_id)
+            self._run("flights_dataops", day, {"day": day}, label=f"{day} again")
+
+    def _check_it_was_stopped(self, run_id: str, day: str) -> str:
+        tasks = {task["task_id"]: task for task in self.api.tasks("flights_dataops", run_id)}
+        stopped = tasks.get("validate_flights")
+        if stopped is None or stopped["state"] != "failed" or tasks["publish_flights"]["state"] == "success":
+            raise StepFailed(
+                f"{day}: the broken file was not stopped by its validation",
+                code="demo.not_stopped",
+                why=str({name: task["state"] for name, task in tasks.items()}),
+                todo="read the task logs in the Airflow UI",
+            )
+        reason = _reason(self.api.task_log("flights_dataops", run_id, stopped))
+        self.say(f"{day}  stopped before it reached the published table: {reason}")
+        return reason
+
+    # -- running and watching -----------------------------------------------------------------------------
+
+    def _deliver(self, days: list[str]) -> None:
+        missing = [day for day in days if not landing_file(self.stack.landing, "weather", day).exists()]
+        if missing:
+            deliver(self.stack.landing, missing)
+            self.say(f"{missing[0] if len(missing) == 1 else f'{len(missing)} days'}  files delivered")
+
+    def _run(self, dag_id: str, name: str, conf: dict[str, Any], *, label: str) -> None:
+        run_id = f"demo__{name}"
+        known = self._known_run(dag_id, run_id)
+        if known is not None and known["state"] == "success":
+            self.say(f"{label}  {dag_id} was done before")
+            return
+        if known is not None and known["state"] == "failed":
+            self.api.clear_failed(dag_id, run_id)
+        run = self._start_and_wait(dag_id, name, conf, label=label)
+        if run["state"] != "success":
+            raise self._failure(dag_id, run_id)
+
+    def _start_and_wait(self, dag_id: str, name: str, conf: dict[str, Any], *, label: str) -> dict[str, Any]:
+        run_id = f"demo__{name}"
+        run = self.api.trigger(dag_id, run_id, conf)
+        seen: set[tuple[str, int, int]] = set()
+        deadline = time.monotonic() + RUN_TIMEOUT_S
+        while True:
+            run = self.api.run(dag_id, run_id)
+            for task in self.api.tasks(dag_id, run_id):
+                key = (task["task_id"], task["map_index"], task["try_number"])
+                if task["state"] in FINAL and key not in seen:
+                    seen.add(key)
+                    self.say(
+                        _line(label, task["task_id"], task["state"], self._figures(dag_id, run_id, task))
+                    )
+            if run["state"] in ("success", "failed"):
+                return run
+            self._check_alive()
+            if time.monotonic() > deadline:
+                raise StepFailed(
+                    f"{dag_id} {run_id} did not end within {RUN_TIMEOUT_S} s",
+                    code="demo.timeout",
+                    todo=f"look at {self._page(dag_id, run_id)} and the logs in {self.stack.logs}",
+                )
+            time.sleep(POLL_S)
+
+    def _scored(self, day: str) -> None:
+        deadline = time.monotonic() + RUN_TIMEOUT_S
+        while True:
+            runs = [run for run in self._scoring_runs() if run.partition == day]
+            if runs:
+                newest = max(runs, key=lambda run: run.recorded_at)
+                self.say(
+                    _line(
+                        day,
+                        "score",
+                        "success",
+                        f"{newest.rows:,} predictions by {newest.model_name} v{newest.model_version}",
+                    )
+                )
+                return
+            for run in self.api.runs("flights_scoring"):
+                if run["state"] == "failed":
+                    raise self._failure("flights_scoring", run["dag_run_id"])
+            self._check_alive()
+            if time.monotonic() > deadline:
+                raise StepFailed(
+                    f"{day} was not scored within {RUN_TIMEOUT_S} s",
+                    code="demo.timeout",
+                    todo=f"look at {self.stack.airflow_url}/dags/flights_scoring",
+                )
+            time.sleep(POLL_S)
+
+    def _scoring_runs(self) -> Iterator[Any]:
+        yield from self.lake.evidence.all("scoring_runs")
+
+    def _dags_are_loaded(self) -> None:
+        wanted = {"flights_dataops", "flights_training", "flights_scoring", "xops_rollback"}
+        deadline = time.monotonic() + 120
+        while True:
+            found = self.api.dags()
+            if wanted <= found.keys():
+                return
+            errors = self.api.import_errors()
+            if errors:
+                raise StepFailed(
+                    f"{errors[0]['filename']} does not import",
+                    code="demo.import_error",
+                    why=errors[0]["stack_trace"].strip().splitlines()[-1],
+                    todo="mend the DAG file and run the demo again",
+                )
+            self._check_alive()
+            if time.monotonic() > deadline:
+                raise StepFailed(
+                    f"Airflow did not load {', '.join(sorted(wanted - found.keys()))}",
+                    code="demo.no_dags",
+                    todo=f"read {self.stack.logs / 'airflow-dag-processor.log'}",
+                )
+            time.sleep(POLL_S)
+
+    def _page(self, dag_id: str, run_id: str) -> str:
+        return f"{self.stack.airflow_url}/dags/{dag_id}/runs/{run_id}"
+
+    def _known_run(self, dag_id: str, run_id: str) -> dict[str, Any] | None:
+        try:
+            return self.api.run(dag_id, run_id)
+        except NotFoundError:
+            return None
+
+    def _check_alive(self) -> None:
+        dead = self.stack.died()
+        if dead:
+            raise StepFailed(
+                f"{dead} ended in the middle of the demo", code="demo.server_died", todo="read that log"
+            )
+
+    def _failure(self, dag_id: str, run_id: str) -> StepFailed:
+        for task in self.api.tasks(dag_id, run_id):
+            if task["state"] == "failed":
+                return StepFailed(
+                    f"{dag_id}.{task['task_id']} failed in run {run_id}",
+                    code="demo.task_failed",
+                    why=_reason(self.api.task_log(dag_id, run_id, task)),
+                    todo=f"read its log at {self._page(dag_id, run_id)}/tasks/{task['task_id']} or under"
+                    f" {self.stack.state / 'airflow' / 'logs' / f'dag_id={dag_id}' / f'run_id={run_id}'}",
+                )
+        return StepFailed(
+            f"{dag_id} run {run_id} failed without a failed task",
+            code="demo.run_failed",
+            todo=f"read {self.stack.logs / 'airflow-scheduler.log'}",
+        )
+
+    def _figures(self, dag_id: str, run_id: str, task: dict[str, Any]) -> str:
+        if task["state"] != "success":
+            return ""
+        try:
+            value = self.api.xcom(dag_id, run_id, task["task_id"])
+        except XOpsError:
+            return ""
+        return _figures_of(value) if isinstance(value, dict) else ""
+
+
+def days_between(first: str, last: str) -> list[str]:
+    """ISO dates from ``first`` to ``last``, both included.
+
+    >>> days_between("2013-03-31", "2013-04-01")
+    ['2013-03-31', '2013-04-01']
+    """
+    start, end = date.fromisoformat(first), date.fromisoformat(last)
+    return [(start + timedelta(days=i)).isoformat() for i in range((end - start).days + 1)]
+
+
+def _figures_of(value: dict[str, Any]) -> str:
+    kind = value.get("kind")
+    if kind == "versions":
+        reused = " (already there)" if value.get("reused") else ""
+        return f"{value['rows']:,} rows -> {value['table']}@{value['version']}{reused}"
+    if kind == "validations":
+        counts = value["counts"]
+        return f"{value['outcome']}: {counts.get('passed', 0)} of {sum(counts.values())} checks passed"
+    if kind == "models":
+        metrics = value.get("metrics", {})
+        return f"{value['name']} v{value['version']}" + (
+            f", holdout AUC {metrics['roc_auc']:.4f}" if "roc_auc" in metrics else ""
+        )
+    if kind == "evaluations":
+        champion = value["champion_metrics"].get("roc_auc")
+        against = f" against the champion's {champion:.4f}" if champion is not None else ", no champion yet"
+        return (
+            f"AUC {value['metrics']['roc_auc']:.4f}{against} on the same {value['selection']['rows']:,} rows"
+        )
+    if kind == "decisions":
+        return f"{value['outcome']}: {value['model']} v{value['to_version']} ({value['reason']})"
+    return ""
+
+
+def _line(label: str, step: str, state: str, figures: str) -> str:
+    return f"{label}  {step:<18} {state:<9} {figures}".rstrip()
+
+
+def _reason(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for line in reversed(lines):
+        start = line.find("[")
+        if "Next step:" in line and start >= 0:
+            return line[start:][:400]
+    return lines[-1][:400] if lines else "its log is empty"

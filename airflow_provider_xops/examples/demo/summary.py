@@ -1,0 +1,165 @@
+"""What the demo came to, read back from the lake's evidence and the promotion ledger (not from what it
+printed)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_xops.examples.demo.stack import Stack
+from airflow_provider_xops.lake.lake import Lake
+from airflow_provider_xops.records import (
+    DatasetVersion,
+    ModelVersion,
+    Outcome,
+    PromotionOutcome,
+    ScoringRun,
+    ValidationReport,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_xops.examples.demo.replay import Story
+
+__all__ = ["collect", "render_summary"]
+
+MODEL = "flights_late_arrival"
+
+
+def collect(stack: Stack, lake: Lake, story: Story, *, stopped_reason: str, seconds: float) -> dict[str, Any]:
+    """Everything worth telling, as JSON; ``ok`` says whether the loop did what it should."""
+    from airflow_provider_xops.examples.demo.replay import days_between
+    from airflow_provider_xops.lake.lineage import render, trace
+    from airflow_provider_xops.registry.ledger import entries, verify_chain
+
+    versions = [r for r in lake.evidence.all("versions") if isinstance(r, DatasetVersion)]
+    reports = [r for r in lake.evidence.all("validations") if isinstance(r, ValidationReport)]
+    models = {
+        r.version: r for r in lake.evidence.all("models") if isinstance(r, ModelVersion) and r.name == MODEL
+    }
+    runs = [r for r in lake.evidence.all("scoring_runs") if isinstance(r, ScoringRun)]
+    decisions = entries(lake, MODEL, "champion")
+    champion = next(
+        (
+            d
+            for d in reversed(decisions)
+            if d.outcome in (PromotionOutcome.PROMOTED, PromotionOutcome.ROLLED_BACK)
+        ),
+        None,
+    )
+    champion_model = models.get(champion.to_version) if champion and champion.to_version else None
+    heads: dict[str, DatasetVersion] = {}
+    for record in sorted(versions, key=lambda r: r.version):
+        heads[record.table] = record
+    week = days_between(*story.week)
+    scored = {run.partition: run for run in sorted(runs, key=lambda r: r.recorded_at)}
+    last_day = scored.get(week[-1])
+    prediction = f"{last_day.record_id[:24]}-0" if last_day else None
+    found = trace(lake, prediction, decisions=entries(lake)) if prediction else None
+    reports_of_broken_day = [
+        r for r in reports if r.partitions == (story.broken_day,) and r.suite == "flights"
+    ]
+    checks = {
+        "every day of the week was scored": set(week) <= scored.keys(),
+        "the broken file failed its validation": any(
+            r.outcome is Outcome.FAILED for r in reports_of_broken_day
+        ),
+        "the mended file passed": any(r.outcome is Outcome.PASSED for r in reports_of_broken_day),
+        "a champion is in service": champion_model is not None,
+        "two models met": len(models) >= 2,
+        "the ledger's hash chain holds": not verify_chain(lake, MODEL),
+        "the trace reaches the source file": found is not None and "sha256" in render(found),
+    }
+    return {
+        "ok": all(checks.values()),
+        "checks": checks,
+        "seconds": round(seconds, 1),
+        "story": {"history": story.history, "week": story.week, "broken_day": story.broken_day},
+        "tables": [
+            {"table": name, "version": head.version, "rows": head.total_rows, "digest": head.digest}
+            for name, head in sorted(heads.items())
+        ],
+        "dataset_versions": len(versions),
+        "validations": dict(Counter(str(r.outcome) for r in reports)),
+        "stopped": stopped_reason or _failed_checks(reports_of_broken_day),
+        "champion": _champion(champion_model),
+        "decisions": [
+            {
+                "sequence": d.sequence,
+                "outcome": str(d.outcome),
+                "to_version": d.to_version,
+                "reason": d.reason,
+                "by": d.produced_by.id,
+            }
+            for d in decisions
+        ],
+        "rows_scored": sum(run.rows for run in runs),
+        "days_scored": len(scored),
+        "prediction": prediction,
+        "trace": found.to_json() if found else None,
+        "trace_text": render(found) if found else "",
+        "airflow": {"url": stack.airflow_url, "username": "admin", "password": stack.password()},
+        "mlflow": {"url": stack.mlflow_url},
+        "lake": stack.lake_uri,
+    }
+
+
+def render_summary(summary: dict[str, Any]) -> str:
+    """The summary for a terminal."""
+    lines = ["", "Summary", "=======", ""]
+    lines.append(f"Dataset versions   {summary['dataset_versions']} commits")
+    lines += [
+        f"  {t['table']}@{t['version']:<4} {t['rows']:>8,} rows  digest {t['digest'][:16]}"
+        for t in summary["tables"]
+    ]
+    outcomes = ", ".join(f"{count} {word}" for word, count in sorted(summary["validations"].items()))
+    lines += ["", f"Validations        {outcomes}"]
+    if summary["stopped"]:
+        lines.append(f"  stopped          {summary['stopped']}")
+    champion = summary["champion"]
+    if champion:
+        metrics = ", ".join(
+            f"{name} {value:.4f}" for name, value in champion["metrics"].items() if isinstance(value, float)
+        )
+        lines += ["", f"Champion           {champion['name']} v{champion['version']}: {metrics}"]
+    lines += [
+        f"  #{d['sequence']} {d['outcome']:<10} v{d['to_version']}  {d['reason']}"
+        for d in summary["decisions"]
+    ]
+    lines += ["", f"Scored             {summary['rows_scored']:,} rows of {summary['days_scored']} days"]
+    lines += ["", f"Trace of prediction {summary['prediction']}", "", summary["trace_text"], ""]
+    airflow = summary["airflow"]
+    lines += [
+        f"Airflow            {airflow['url']}  user {airflow['username']}  password {airflow['password']}",
+        f"MLflow             {summary['mlflow']['url']}",
+        f"Lake               {summary['lake']}",
+        "",
+    ]
+    for name, passed in summary["checks"].items():
+        lines.append(f"  {'ok  ' if passed else 'FAIL'} {name}")
+    lines += [
+        "",
+        f"{'Everything' if summary['ok'] else 'NOT all'} did what it should ({summary['seconds']:.0f} s).",
+    ]
+    return "\n".join(lines)
+
+
+def _champion(model: ModelVersion | None) -> dict[str, Any] | None:
+    if model is None:
+        return None
+    return {
+        "name": model.name,
+        "version": model.version,
+        "estimator": model.estimator,
+        "metrics": model.metrics,
+    }
+
+
+def _failed_checks(reports: list[ValidationReport]) -> str:
+    failed = [
+        check
+        for r in reports
+        if r.outcome is Outcome.FAILED
+        for check in r.checks
+        if check.outcome is Outcome.FAILED
+    ]
+    return "; ".join(f"{c.check}({c.column}): {c.unexpected_count} unexpected values" for c in failed)

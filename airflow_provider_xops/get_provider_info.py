@@ -1,0 +1,200 @@
+"""What Airflow learns about this provider: connection types with their forms, operators, links, configuration.
+
+For Airflow's provider discovery, which calls :func:`get_provider_info` in every process, before anything else
+works: an error here would take down all of Airflow. So this module imports nothing and computes nothing; it
+returns a literal. ``tests/unit/test_get_provider_info.py`` holds it against both of Airflow's own schemas.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["get_provider_info"]
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The provider's metadata, a fresh literal at every call.
+
+    Takes nothing, raises nothing, imports nothing. It does not check that the named modules import: the tests do.
+    """
+    return {
+        "package-name": "airflow-provider-xops",
+        "name": "XOps",
+        "description": "DataOps and MLOps as one flow: from raw files to a traced prediction, and back.",
+        "integrations": [
+            {
+                "integration-name": "XOps",
+                "external-doc-url": "https://github.com/airflow-provider-xops/airflow-provider-xops#readme",
+                "tags": ["software"],
+            },
+        ],
+        "hooks": [
+            {
+                "integration-name": "XOps",
+                "python-modules": ["airflow_provider_xops.hooks.lake", "airflow_provider_xops.hooks.mlflow"],
+            },
+        ],
+        "operators": [
+            {
+                "integration-name": "XOps",
+                "python-modules": [
+                    "airflow_provider_xops.operators.data",
+                    "airflow_provider_xops.operators.model",
+                ],
+            },
+        ],
+        "connection-types": [
+            {
+                "connection-type": "xops_lake",
+                "hook-class-name": "airflow_provider_xops.hooks.lake.LakeHook",
+                "hook-name": "XOps lake",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["port", "schema"],
+                    "relabeling": {
+                        "host": "Lake URI",
+                        "login": "Access key ID",
+                        "password": "Secret access key",
+                    },
+                    "placeholders": {"host": "/data/lake or s3://bucket/lake"},
+                },
+                "conn-fields": {
+                    "aws_conn_id": {
+                        "label": "AWS connection",
+                        "description": "Take credentials, region and endpoint from this connection (needs the"
+                        " Amazon provider); they are asked for again at every open, so short-lived ones work.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "endpoint_url": {
+                        "label": "S3 endpoint",
+                        "description": "Address of an S3-compatible server; empty for AWS itself.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "region": {"label": "Region", "schema": {"type": ["string", "null"]}},
+                    "storage_options": {
+                        "label": "Storage options",
+                        "description": 'JSON object of further object store options, such as {"AWS_ALLOW_HTTP": "true"}.',
+                        "schema": {"type": ["string", "null"], "format": "json"},
+                    },
+                    "lake_id": {
+                        "label": "Expected lake ID",
+                        "description": "Refuse any lake but this one (the UUID that `xops lake init` printed).",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "timeout": {
+                        "label": "Timeout",
+                        "description": "Seconds one request to the storage may take.",
+                        "schema": {"type": ["number", "null"], "minimum": 1},
+                    },
+                },
+            },
+            {
+                "connection-type": "xops_mlflow",
+                "hook-class-name": "airflow_provider_xops.hooks.mlflow.MlflowHook",
+                "hook-name": "XOps MLflow",
+                "ui-field-behaviour": {
+                    "hidden-fields": [],
+                    "relabeling": {"host": "Tracking URI or host", "schema": "Scheme (http or https)"},
+                    "placeholders": {"host": "https://mlflow.example.com", "schema": "http"},
+                },
+                "conn-fields": {
+                    "token": {
+                        "label": "Token",
+                        "description": "Bearer token; goes before login and password.",
+                        "schema": {"type": ["string", "null"], "format": "password"},
+                    },
+                    "ui_url": {
+                        "label": "UI address",
+                        "description": "Where a browser finds MLflow, if not at the tracking URI.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "workspace": {"label": "Workspace", "schema": {"type": ["string", "null"]}},
+                    "timeout": {
+                        "label": "Timeout",
+                        "description": "Seconds one request may take.",
+                        "schema": {"type": ["integer", "null"], "minimum": 1},
+                    },
+                    "max_retries": {
+                        "label": "Retries",
+                        "description": "How often one request is repeated before the task fails and Airflow retries it.",
+                        "schema": {"type": ["integer", "null"], "minimum": 0},
+                    },
+                    "backoff_factor": {
+                        "label": "Backoff",
+                        "description": "Seconds before the first repetition; each further one waits twice as long.",
+                        "schema": {"type": ["number", "null"], "minimum": 0},
+                    },
+                },
+            },
+        ],
+        "extra-links": [
+            "airflow_provider_xops.links.evidence.EvidenceLink",
+            "airflow_provider_xops.links.evidence.ValidationReportLink",
+            "airflow_provider_xops.links.mlflow.MlflowModelVersionLink",
+            "airflow_provider_xops.links.mlflow.MlflowRunLink",
+        ],
+        # No option has a default here: Airflow reports it as configured, and it would hide the environment variables.
+        "config": {
+            "xops": {
+                "description": "Defaults of the XOps provider. An operator's argument and a connection's field go before"
+                " these; an ``XOPS_*`` environment variable of the same name comes after them.",
+                "options": {
+                    "lake_uri": {
+                        "description": "The lake to use where the connection names none or does not exist.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://bucket/lake",
+                        "default": None,
+                    },
+                    "lake_id": {
+                        "description": "Refuse any lake but this one (the UUID that ``xops lake init`` printed).",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "4b0c6a1e-5a0f-4e0c-9a53-0c2f3b9d7e11",
+                        "default": None,
+                    },
+                    "lake_timeout_s": {
+                        "description": "Seconds one request to the lake's storage may take (30).",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": None,
+                        "default": None,
+                    },
+                    "mlflow_tracking_uri": {
+                        "description": "The MLflow server to use where the connection names none or does not exist.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "https://mlflow.example.com",
+                        "default": None,
+                    },
+                    "mlflow_ui_url": {
+                        "description": "Where a browser finds MLflow, if not at the tracking URI.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "https://mlflow.example.com",
+                        "default": None,
+                    },
+                    "mlflow_timeout_s": {
+                        "description": "Seconds one request to MLflow may take (15).",
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": None,
+                    },
+                    "mlflow_max_retries": {
+                        "description": "How often one request to MLflow is repeated before the task fails (2).",
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": None,
+                    },
+                    "mlflow_backoff_factor": {
+                        "description": "Seconds before the first repetition (1); each further one waits twice as long.",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": None,
+                        "default": None,
+                    },
+                },
+            },
+        },
+    }

@@ -1,0 +1,163 @@
+"""The data files of a table: their names say what is in them.
+
+For the commit path, the readers and maintenance. A file is called::
+
+    _xops_partition=<partition>/<batch>-<fingerprint>-<digest>-<since>-<part>-<unique>.parquet
+
+``batch`` and ``fingerprint`` are hashes of the batch's id and of what it was made from, ``digest`` the digest of all rows that
+the batch has in the partition (in all its parts), ``since`` the first version that can hold the file. So the active files of
+*any* version say which batches it holds, made from what, with which rows: after time travel, a restore or a lost evidence
+object too, and without reading the history.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+
+from airflow_provider_xops.errors import ArgumentError, LakeError
+from airflow_provider_xops.lake.schema import PARTITION_COLUMN
+from airflow_provider_xops.lake.storage import LocalStorage
+
+if TYPE_CHECKING:
+    from airflow_provider_xops.lake.lake import Lake
+
+__all__ = [
+    "FileSegment", "check_partition", "files_dataset", "files_of", "short_batch", "short_fingerprint", "table_filesystem",
+]  # fmt: skip
+
+_PATH = re.compile(
+    rf"{PARTITION_COLUMN}=(?P<partition>[A-Za-z0-9_.~-]+)/(?P<batch>[0-9a-f]{{16}})-(?P<fingerprint>[0-9a-f]{{32}})"
+    r"-(?P<digest>[0-9a-f]{64})-(?P<since>[0-9]+)-(?P<part>[0-9]{5})-(?P<unique>[0-9a-f]{8})\.parquet"
+)
+# Names never need percent-encoding: Delta encodes paths in the log, and a removal whose encoding differs removes nothing.
+_PLAIN = re.compile(r"[^A-Za-z0-9_.-]")
+_ESCAPED = re.compile(r"((?:~[0-9A-F]{2})+)")
+MAX_PARTITION_BYTES = 120
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class FileSegment:
+    """One data file. Its order is the canonical order of the table's rows: partition, batch, part.
+
+    :param rows: rows in this file (``digest`` covers all parts of the batch in the partition).
+    :param size: bytes.
+    """
+
+    partition: str
+    batch16: str
+    part: int
+    fingerprint32: str
+    digest: str
+    since: int
+    rows: int
+    size: int
+    unique: str
+
+    @property
+    def path(self) -> str:
+        """The file's path inside the table."""
+        return (
+            f"{PARTITION_COLUMN}={_PLAIN.sub(_escape, self.partition)}/{self.batch16}-{self.fingerprint32}-{self.digest}"
+            f"-{self.since}-{self.part:05d}-{self.unique}.parquet"
+        )
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(partition, batch): files with the same key are parts of one whole."""
+        return self.partition, self.batch16
+
+    def renamed(self) -> FileSegment:
+        """The same under a name that nobody else has."""
+        return replace(self, unique=uuid.uuid4().hex[:8])
+
+
+def short_batch(batch_id: str) -> str:
+    """16 hexadecimal digits that stand for the batch in file names."""
+    return hashlib.sha256(batch_id.encode()).hexdigest()[:16]
+
+
+def short_fingerprint(fingerprint: str) -> str:
+    """32 hexadecimal digits that stand for the input fingerprint in file names."""
+    return hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
+
+
+def check_partition(partition: str) -> str:
+    """``partition`` if it can be one.
+
+    :raises ArgumentError: ``argument.partition``: empty, longer than 120 bytes, or with control characters.
+    """
+    size = len(_PLAIN.sub(_escape, partition)) if partition else 0
+    if not partition or size > MAX_PARTITION_BYTES or not partition.isprintable():
+        raise ArgumentError(
+            f"{partition[:50]!r} cannot be a partition", code="argument.partition",
+            why="it is empty" if not partition else f"it takes {size} bytes of {MAX_PARTITION_BYTES}, or is not printable",
+            todo="use a short printable name, such as the business date",
+        )  # fmt: skip
+    return partition
+
+
+def files_of(handle: Any, *, table: str) -> list[FileSegment]:
+    """The active files of an open table version, in canonical order.
+
+    :raises LakeError: ``lake.foreign_file``: another program wrote to the table.
+    """
+    actions = pa.table(handle.get_add_actions()).select(["path", "size_bytes", "num_records"])
+    files = []
+    for path, size, rows in zip(*(actions.column(index).to_pylist() for index in range(3)), strict=True):
+        match = _PATH.fullmatch(path)
+        if match is None or rows is None:
+            raise LakeError(
+                f"table {table} holds a file that was not committed through this package: {path}",
+                code="lake.foreign_file", why="another program wrote to the table or rewrote its files",
+                todo="restore the version before that, or load the data again into a new table",
+            )  # fmt: skip
+        files.append(
+            FileSegment(
+                partition=_ESCAPED.sub(_unescape, match["partition"]), batch16=match["batch"], part=int(match["part"]),
+                fingerprint32=match["fingerprint"], digest=match["digest"], since=int(match["since"]), rows=rows, size=size,
+                unique=match["unique"],
+            )  # fmt: skip
+        )
+    return sorted(files)
+
+
+def table_filesystem(lake: Lake, table: str) -> pafs.FileSystem:
+    """Arrow's view of the folder of ``table``."""
+    if isinstance(lake.storage, LocalStorage):
+        # Arrow's own file system reads local files in parallel and without going through Python.
+        return pafs.SubTreeFileSystem(lake.storage.table_uri(table), pafs.LocalFileSystem())
+    from deltalake.fs import DeltaStorageHandler
+
+    return pafs.PyFileSystem(DeltaStorageHandler(lake.storage.table_uri(table), lake.storage.delta_options()))
+
+
+def files_dataset(
+    lake: Lake, table: str, schema: pa.Schema, files: Sequence[FileSegment]
+) -> pads.FileSystemDataset:
+    """An Arrow dataset over ``files``, read in their order; ``schema`` may have the partition column."""
+    filesystem = table_filesystem(lake, table)
+    format_ = pads.ParquetFileFormat(default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=True))
+    fragments = [
+        format_.make_fragment(
+            file.path, filesystem=filesystem, partition_expression=pads.field(PARTITION_COLUMN) == file.partition
+        )
+        for file in files
+    ]
+    return pads.FileSystemDataset(fragments, schema, format_, filesystem)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return "".join(f"~{byte:02X}" for byte in match.group().encode())
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return bytes.fromhex(match.group().replace("~", "")).decode()

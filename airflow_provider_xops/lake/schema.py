@@ -1,0 +1,195 @@
+"""The types a table of the lake can have, and the one way to bring data to them.
+
+For everything that writes to the lake or computes a digest: :func:`to_delta_schema` says what a schema becomes,
+:func:`cast_batch` brings a batch there. Two batches with the same rows have the same canonical form, whatever types
+their reader preferred (``large_string``, dictionaries, nanoseconds, unsigned integers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from airflow_provider_xops.errors import DataError
+
+__all__ = ["PARTITION_COLUMN", "cast_batch", "check_schema", "to_delta_schema", "type_name"]
+
+PARTITION_COLUMN = "_xops_partition"
+
+_UNSIGNED = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(), pa.uint64(): pa.decimal128(20, 0)}
+_AS_IT_IS = {
+    pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.bool_(), pa.string(), pa.binary(), pa.date32(),
+}  # fmt: skip
+
+
+def to_delta_schema(schema: pa.Schema, *, allow_null_type: bool = False) -> pa.Schema:
+    """The canonical schema in which the lake keeps data of ``schema``.
+
+    Timestamps with a zone become UTC microseconds, unsigned integers the next wider signed type, dictionaries their
+    values, every text type ``string``. Decimals, dates, lists, structs and maps stay. Nullability, field metadata and
+    the names inside lists are not kept.
+
+    :param allow_null_type: let columns of type *null* through (they fit any type of a table that exists).
+    :raises DataError: ``data.naive_timestamp`` (declare the zone first), ``data.null_type`` (a column without any type),
+        ``data.unsupported_type``, ``data.duplicate_column`` (Delta does not tell ``a`` from ``A``), ``data.reserved_column``.
+
+    >>> to_delta_schema(pa.schema([("n", pa.uint16()), ("s", pa.large_string())]))
+    n: int32
+    s: string
+
+    It does not look at data: a value that does not fit is found by :func:`cast_batch`.
+    """
+    seen: set[str] = set()
+    fields = []
+    for field in schema:
+        name = field.name
+        if name.lower() == PARTITION_COLUMN or not name:
+            raise DataError(
+                f"the column name {name!r} is reserved", code="data.reserved_column", todo="rename the column"
+            )
+        if name.lower() in seen:
+            raise DataError(
+                f"the column {name!r} is there twice", code="data.duplicate_column",
+                why="Delta Lake does not tell names apart by case", todo="rename one of them",
+            )  # fmt: skip
+        seen.add(name.lower())
+        if allow_null_type and pa.types.is_null(field.type):
+            fields.append(pa.field(name, pa.null()))
+        else:
+            fields.append(pa.field(name, _canonical(field.type, name)))
+    return pa.schema(fields)
+
+
+def check_schema(found: pa.Schema, expected: pa.Schema, *, subject: str, types: bool = True) -> None:
+    """Nothing if ``found`` has exactly the columns of ``expected`` (in any order), else an error that names them.
+
+    :param found: a schema as it came; a column of type *null* fits every type.
+    :param expected: a canonical schema.
+    :param types: compare types too; False where values are going to be cast to a declared schema.
+    :raises DataError: ``data.schema_mismatch`` naming missing, extra and changed columns.
+    """
+    if not types:
+        _compare({name: None for name in found.names}, {name: None for name in expected.names}, subject)
+        return
+    canonical = to_delta_schema(found, allow_null_type=True)
+    _compare(
+        {field.name: None if pa.types.is_null(field.type) else field.type for field in canonical},
+        {field.name: field.type for field in expected},
+        subject,
+    )
+
+
+def cast_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """``batch`` with exactly the columns and types of ``schema``, in its order; no value is changed silently.
+
+    :param schema: a canonical schema (:func:`to_delta_schema`) with the same column names.
+    :raises DataError: ``data.cast``: a value does not fit its column's type (out of range, finer than a microsecond, not a
+        number). The message names the column, never the value.
+    """
+    if batch.schema.equals(schema):
+        return batch
+    columns = [_cast(batch.column(field.name), field) for field in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def type_name(kind: pa.DataType) -> str:
+    """A stable name of a canonical type: the same for the same type, whatever the fields inside lists are called.
+
+    >>> type_name(pa.list_(pa.int64()))
+    'list<int64>'
+    """
+    if pa.types.is_list(kind):
+        return f"list<{type_name(kind.value_type)}>"
+    if pa.types.is_map(kind):
+        return f"map<{type_name(kind.key_type)},{type_name(kind.item_type)}>"
+    if pa.types.is_struct(kind):
+        return "struct<" + ",".join(f"{field.name!r}:{type_name(field.type)}" for field in kind) + ">"
+    return str(kind)
+
+
+def _compare(found: dict[str, Any], expected: dict[str, Any], subject: str) -> None:
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    changed = [
+        f"{name} ({type_name(expected[name])} expected, {type_name(kind)} found)"
+        for name, kind in found.items()
+        if kind is not None and expected.get(name) is not None and type_name(kind) != type_name(expected[name])
+    ]
+    if not (missing or extra or changed):
+        return
+    parts = [f"{word} {_listed(names)}" for word, names in (("missing", missing), ("extra", extra), ("changed", changed)) if names]
+    raise DataError(
+        f"the data do not have the columns of {subject}", code="data.schema_mismatch", why="; ".join(parts),
+        todo="correct the source, or write to a new table",
+        context={"missing": missing, "extra": extra, "changed": changed},
+    )  # fmt: skip
+
+
+def _listed(names: Iterable[str], limit: int = 20) -> str:
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _canonical(kind: pa.DataType, column: str) -> pa.DataType:
+    is_ = pa.types
+    if kind in _AS_IT_IS:
+        return kind
+    if kind in _UNSIGNED:
+        return _UNSIGNED[kind]
+    if isinstance(kind, pa.BaseExtensionType):
+        return _canonical(kind.storage_type, column)
+    if is_.is_dictionary(kind) or is_.is_run_end_encoded(kind):
+        return _canonical(kind.value_type, column)
+    if is_.is_float16(kind):
+        return pa.float32()
+    if is_.is_large_string(kind) or is_.is_string_view(kind):
+        return pa.string()
+    if is_.is_large_binary(kind) or is_.is_binary_view(kind) or is_.is_fixed_size_binary(kind):
+        return pa.binary()
+    if is_.is_date64(kind):
+        return pa.date32()
+    if is_.is_timestamp(kind):
+        if kind.tz is None:
+            raise DataError(
+                f"the timestamps of column {column!r} have no time zone", code="data.naive_timestamp",
+                todo="declare the zone they were written in, for example timestamp[America/New_York]",
+                context={"column": column},
+            )  # fmt: skip
+        return pa.timestamp("us", "UTC")
+    if is_.is_decimal(kind) and kind.precision <= 38 and 0 <= kind.scale <= kind.precision:
+        return pa.decimal128(kind.precision, kind.scale)
+    if is_.is_map(kind):
+        return pa.map_(_canonical(kind.key_type, column), _canonical(kind.item_type, column))
+    if hasattr(kind, "value_type"):  # every kind of list
+        return pa.list_(pa.field("element", _canonical(kind.value_type, column)))
+    if is_.is_struct(kind) and kind.num_fields:
+        return pa.struct([pa.field(field.name, _canonical(field.type, f"{column}.{field.name}")) for field in kind])
+    if is_.is_null(kind):
+        raise DataError(
+            f"column {column!r} has no type", code="data.null_type", why="all of its values are missing",
+            todo="declare the schema of the table", context={"column": column},
+        )  # fmt: skip
+    raise DataError(
+        f"column {column!r} has the type {kind}, which a Delta table cannot keep", code="data.unsupported_type",
+        todo="cast it first (durations and times of day to a number, for example)", context={"column": column},
+    )  # fmt: skip
+
+
+def _cast(column: Any, field: pa.Field) -> Any:
+    if column.type == field.type:
+        return column
+    try:
+        if isinstance(column, pa.ExtensionArray):
+            column = column.storage
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        # The library's message quotes the value; values of rows belong neither into logs nor into records.
+        raise DataError(
+            f"column {field.name!r} has values that do not fit the type {type_name(field.type)}", code="data.cast",
+            why=f"it came as {column.type}", todo="correct the source, or declare another type",
+            context={"column": field.name},
+        ) from None  # fmt: skip

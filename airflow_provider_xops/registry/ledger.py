@@ -1,0 +1,373 @@
+"""The promotion ledger: who decided what about which model version, in order, never changed.
+
+For promote, roll back, reconcile and trace. One Delta table for each model, ``_xops/ledger/<slug>``; within a
+model one gapless sequence for each alias. An entry is committed under the Delta application transaction
+``<model>/<alias>`` at its own sequence number, *through the very handle on which the entry before was read*: of
+any number of writers exactly one commits, and the others see it and decide from the new state.
+
+Entries form a hash chain. :func:`verify_chain` finds what was changed, left out or cut off.
+
+What it does not do: it does not know MLflow. Aliases there are a projection of this table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from airflow_provider_xops.errors import ConflictError, LakeError, UnavailableError
+from airflow_provider_xops.lake.lake import Lake
+from airflow_provider_xops.records import Actor, PromotionDecision, PromotionOutcome, digest_of
+
+__all__ = [
+    "Draft",
+    "LedgerState",
+    "append",
+    "current",
+    "entries",
+    "models",
+    "state",
+    "verify_chain",
+]
+
+log = logging.getLogger(__name__)
+
+FOLDER = "_xops/ledger"
+GENESIS = "0" * 64
+# Sixteen racers lose at most fifteen times each; this bounds a broken storage, not a race.
+ATTEMPTS = 64
+_SCHEMA = pa.schema(
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("alias", pa.string(), nullable=False),
+        pa.field("sequence", pa.int64(), nullable=False),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("to_version", pa.int64()),
+        pa.field("recorded_at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("entry_hash", pa.string(), nullable=False),
+        pa.field("entry", pa.string(), nullable=False),
+    ]
+)
+_CHAMPION_MAKING = (PromotionOutcome.PROMOTED, PromotionOutcome.ROLLED_BACK)
+_UNHASHED = frozenset({"entry_hash", "record_id"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What a decider wants to write; :func:`append` adds the sequence number and the chain."""
+
+    outcome: PromotionOutcome
+    reason: str
+    expected: int | None = None
+    from_version: int | None = None
+    to_version: int | None = None
+    to_created_at_ms: int | None = None
+    artifact_digest: str | None = None
+    evidence: tuple[str, ...] = ()
+    decides: int | None = None
+
+
+@dataclass(frozen=True)
+class LedgerState:
+    """The ledger of one alias of one model at one moment."""
+
+    model: str
+    alias: str
+    entries: tuple[PromotionDecision, ...]
+
+    @property
+    def head(self) -> PromotionDecision | None:
+        """The last entry."""
+        return self.entries[-1] if self.entries else None
+
+    @cached_property
+    def championships(self) -> tuple[PromotionDecision, ...]:
+        """The entries that made a champion (promoted, rolled back), in order."""
+        return tuple(entry for entry in self.entries if entry.outcome in _CHAMPION_MAKING)
+
+    @property
+    def current(self) -> PromotionDecision | None:
+        """The decision that made the present champion."""
+        return self.championships[-1] if self.championships else None
+
+    @property
+    def current_version(self) -> int | None:
+        """The present champion's version."""
+        return self.current.to_version if self.current else None
+
+    @property
+    def unapplied(self) -> PromotionDecision | None:
+        """The present champion's decision, if MLflow has not been told yet."""
+        decision = self.current
+        return None if decision is None or self.is_applied(decision) else decision
+
+    def is_applied(self, decision: PromotionDecision) -> bool:
+        """Whether an ``applied`` entry follows this decision."""
+        return any(
+            entry.outcome is PromotionOutcome.APPLIED and entry.decides == decision.sequence for entry in self.entries
+        )
+
+    @cached_property
+    def blocked(self) -> frozenset[tuple[int, int | None]]:
+        """Versions that were rolled back from and not released since: (version, created_at_ms)."""
+        found: set[tuple[int, int | None]] = set()
+        champion: tuple[int, int | None] | None = None
+        for entry in self.entries:
+            if entry.to_version is None:
+                continue
+            target = (entry.to_version, entry.to_created_at_ms)
+            if entry.outcome is PromotionOutcome.ROLLED_BACK and champion is not None and champion != target:
+                found.add(champion)
+            if entry.outcome is PromotionOutcome.RELEASED:
+                found.discard(target)
+            if entry.outcome in _CHAMPION_MAKING:
+                champion = target
+        return frozenset(found)
+
+    def by_key(self, key: str, *outcomes: PromotionOutcome) -> Iterator[PromotionDecision]:
+        """Entries that this piece of work has written, newest first."""
+        return (
+            entry
+            for entry in reversed(self.entries)
+            if entry.idempotency_key == key and (not outcomes or entry.outcome in outcomes)
+        )
+
+
+def append(
+    lake: Lake,
+    model: str,
+    alias: str,
+    decide: Callable[[LedgerState], Draft | PromotionDecision],
+    *,
+    actor: Actor,
+    as_of: datetime,
+) -> tuple[PromotionDecision, bool]:
+    """Write the entry that ``decide`` makes of the ledger as it is; of many writers one at a time succeeds.
+
+    :param decide: called with the state read; again with the newer state each time another writer was faster. It
+        gives a :class:`Draft` to write, or an existing entry, and then nothing is written.
+    :returns: the entry, and whether it was written now.
+    :raises ConflictError: ``conflict.ledger``, after many lost races in a row.
+    :raises UnavailableError: the storage did not answer (``unavailable.ledger``).
+    """
+    for _ in range(ATTEMPTS):
+        handle = _open_or_create(lake, model)
+        now = _state_of(handle, model, alias)
+        chosen = decide(now)
+        if isinstance(chosen, PromotionDecision):
+            return chosen, False
+        entry = _entry(chosen, now, actor, as_of)
+        if _commit(handle, entry):
+            log.info("Ledger of %s/%s: entry %d, %s (%s).", model, alias, entry.sequence, entry.outcome, entry.reason)
+            return entry, True
+    raise ConflictError(
+        f"the ledger of {model}/{alias} did not accept an entry in {ATTEMPTS} attempts", code="conflict.ledger",
+        why="other writers were faster each time", todo="run the task again",
+    )  # fmt: skip
+
+
+def entries(lake: Lake, model: str | None = None, alias: str | None = None) -> list[PromotionDecision]:
+    """Ledger entries by model, alias and sequence; of every model and alias unless named."""
+    found: list[PromotionDecision] = []
+    for slug in [slug_of(model)] if model is not None else _slugs(lake):
+        handle = _open(lake, slug)
+        if handle is not None:
+            found.extend(entry for entry in _read(handle) if alias is None or entry.alias == alias)
+    return sorted(found, key=lambda entry: (entry.model, entry.alias, entry.sequence))
+
+
+def models(lake: Lake) -> list[str]:
+    """Names of the models that have a ledger."""
+    return sorted({entry.model for entry in entries(lake)})
+
+
+def state(lake: Lake, model: str, alias: str) -> LedgerState:
+    """The ledger of one alias of one model as it is now."""
+    handle = _open(lake, slug_of(model))
+    return LedgerState(model, alias, ()) if handle is None else _state_of(handle, model, alias)
+
+
+def current(lake: Lake, model: str, alias: str) -> PromotionDecision | None:
+    """The decision that made the present champion; None if there never was one."""
+    return state(lake, model, alias).current
+
+
+def verify_chain(lake: Lake, model: str, alias: str | None = None) -> list[str]:
+    """What is wrong with a model's ledger, one sentence each; empty if nothing is.
+
+    Finds changed entries, missing ones (also at the end: the table's transaction number tells how many there
+    were), duplicates, and references to nothing. What it cannot find: a whole table replaced by another one.
+    """
+    handle = _open(lake, slug_of(model))
+    if handle is None:
+        return []
+    problems = []
+    rows = _rows(handle)
+    found = [PromotionDecision.from_json(json.loads(row["entry"])) for row in rows]
+    for row, entry in zip(rows, found, strict=True):
+        shown = (row["model"], row["alias"], row["sequence"], row["outcome"], row["to_version"], row["entry_hash"])
+        said = (entry.model, entry.alias, entry.sequence, str(entry.outcome), entry.to_version, entry.entry_hash)
+        if shown != said:
+            problems.append(f"{row['alias']} entry {row['sequence']}: its columns do not say what the entry says")
+        if entry.model != model:
+            problems.append(f"{entry.alias} entry {entry.sequence} is about another model, {entry.model}")
+    for name in sorted({entry.alias for entry in found} if alias is None else {alias}):
+        chain = sorted((entry for entry in found if entry.alias == name), key=lambda entry: entry.sequence)
+        written = handle.transaction_version(_app_id(model, name)) or 0
+        problems += [f"{name}: {problem}" for problem in _chain_problems(chain, written)]
+    return problems
+
+
+def slug_of(model: str) -> str:
+    """The folder of a model's ledger: readable, and different for different names.
+
+    >>> slug_of("late flights")
+    'late-flights-7fcbdb21'
+    """
+    readable = re.sub(r"[^A-Za-z0-9_]+", "-", model).strip("-")[:60]
+    return f"{readable}-{hashlib.sha256(model.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def _chain_problems(chain: Sequence[PromotionDecision], written: int) -> Iterator[str]:
+    previous, expected = GENESIS, 1
+    known: set[int] = set()
+    for entry in chain:
+        if entry.sequence != expected:
+            yield (f"entry {entry.sequence} appears twice" if entry.sequence < expected else f"entry {expected} is missing")
+        if entry.entry_hash != _hash_of(entry):
+            yield f"entry {entry.sequence} was changed after it was written"
+        if entry.previous_hash != previous:
+            yield f"entry {entry.sequence} does not follow the entry before it"
+        if entry.decides is not None and entry.decides not in known:
+            yield f"entry {entry.sequence} applies entry {entry.decides}, which made no champion before it"
+        if entry.outcome in _CHAMPION_MAKING:
+            known.add(entry.sequence)
+        previous, expected = entry.entry_hash, entry.sequence + 1
+    if written != expected - 1:
+        yield f"{written} entries were written, the last one there is {expected - 1}"
+
+
+def _entry(draft: Draft, now: LedgerState, actor: Actor, as_of: datetime) -> PromotionDecision:
+    head = now.head
+    fields: dict[str, Any] = {
+        "recorded_at": as_of, "produced_by": actor.producer, "model": now.model, "alias": now.alias,
+        "sequence": head.sequence + 1 if head else 1, "idempotency_key": actor.idempotency_key,
+        "previous_hash": head.entry_hash if head else GENESIS,
+        **{name: getattr(draft, name) for name in Draft.__dataclass_fields__},
+    }  # fmt: skip
+    unhashed = PromotionDecision(**fields, entry_hash="")
+    return PromotionDecision(**fields, entry_hash=_hash_of(unhashed))
+
+
+def _hash_of(entry: PromotionDecision) -> str:
+    return digest_of({name: value for name, value in entry.to_json().items() if name not in _UNHASHED})
+
+
+def _commit(handle: DeltaTable, entry: PromotionDecision) -> bool:
+    """Commit an entry through the handle it was decided on; False if another writer was faster."""
+    row = {
+        "model": entry.model, "alias": entry.alias, "sequence": entry.sequence, "outcome": str(entry.outcome),
+        "to_version": entry.to_version, "recorded_at": entry.recorded_at, "entry_hash": entry.entry_hash,
+        "entry": json.dumps(entry.to_json(), sort_keys=True),
+    }  # fmt: skip
+    properties = CommitProperties(
+        custom_metadata={"xops": json.dumps({"ledger": _app_id(entry.model, entry.alias), "sequence": entry.sequence})},
+        app_transactions=[Transaction(_app_id(entry.model, entry.alias), entry.sequence)],
+    )
+    try:
+        write_deltalake(
+            handle, pa.Table.from_pylist([row], schema=_SCHEMA), mode="append", commit_properties=properties
+        )
+    except CommitFailedError:
+        log.info("Another writer was faster at entry %d of %s.", entry.sequence, _app_id(entry.model, entry.alias))
+        return False
+    except (DeltaError, OSError) as error:
+        raise _unavailable(entry.model, error) from None
+    return True
+
+
+def _open(lake: Lake, slug: str) -> DeltaTable | None:
+    storage = lake.storage
+    try:
+        return DeltaTable(storage.table_uri(f"{FOLDER}/{slug}"), storage_options=storage.delta_options())
+    except TableNotFoundError:
+        return None
+    except (DeltaError, OSError) as error:
+        raise _unavailable(slug, error) from None
+
+
+def _open_or_create(lake: Lake, model: str) -> DeltaTable:
+    slug = slug_of(model)
+    handle = _open(lake, slug)
+    if handle is not None:
+        return handle
+    storage = lake.storage
+    try:
+        DeltaTable.create(
+            storage.table_uri(f"{FOLDER}/{slug}"), schema=_SCHEMA, mode="error", name=f"ledger of {model}",
+            # Delta would delete commit information after 30 days.
+            configuration={"delta.enableExpiredLogCleanup": "false"}, storage_options=storage.delta_options(),
+        )  # fmt: skip
+    except (DeltaError, OSError) as error:
+        # Another writer may have made it at the same moment; if not, that is the error.
+        handle = _open(lake, slug)
+        if handle is None:
+            raise _unavailable(model, error) from None
+        return handle
+    log.info("Made the promotion ledger of model %s.", model)
+    handle = _open(lake, slug)
+    if handle is None:
+        raise LakeError(f"the ledger of model {model} vanished", code="lake.ledger_missing", todo="look at the storage")
+    return handle
+
+
+def _slugs(lake: Lake) -> list[str]:
+    prefix = f"{FOLDER}/"
+    return sorted({path.removeprefix(prefix).partition("/")[0] for path in lake.storage.list(prefix)})
+
+
+def _state_of(handle: DeltaTable, model: str, alias: str) -> LedgerState:
+    mine = [entry for entry in _read(handle) if entry.alias == alias]
+    now = LedgerState(model, alias, tuple(sorted(mine, key=lambda entry: entry.sequence)))
+    written = handle.transaction_version(_app_id(model, alias)) or 0
+    if written != (now.head.sequence if now.head else 0) or written != len(now.entries):
+        raise LakeError(
+            f"the ledger of {model}/{alias} is broken", code="lake.ledger_broken",
+            why=f"{written} entries were written, {len(now.entries)} are there",
+            todo=f"run `xops reconcile {model}` and restore the table's earlier version",
+        )  # fmt: skip
+    return now
+
+
+def _read(handle: DeltaTable) -> list[PromotionDecision]:
+    return [PromotionDecision.from_json(json.loads(row["entry"])) for row in _rows(handle)]
+
+
+def _rows(handle: DeltaTable) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = handle.to_pyarrow_table().to_pylist()
+    except (DeltaError, OSError) as error:
+        raise _unavailable("a model", error) from None
+    return rows
+
+
+def _app_id(model: str, alias: str) -> str:
+    return f"{model}/{alias}"
+
+
+def _unavailable(model: str, error: Exception) -> UnavailableError:
+    return UnavailableError(
+        f"the promotion ledger of {model} cannot be reached", code="unavailable.ledger",
+        why=type(error).__name__, todo="check the lake's storage and its credentials",
+    )  # fmt: skip

@@ -1,0 +1,220 @@
+"""MLflow runs that survive killed tasks: found before they are made, closed when their maker is gone.
+
+For training. A run carries the key of its work as the tag ``xops.key``. MLflow's client repeats requests that
+got no answer, so one ``create_run`` may make two; and a killed process leaves its run RUNNING for good. Both are
+put right here: at least one run for each piece of work, none of them left RUNNING.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_xops.errors import Superseded, XOpsError
+from airflow_provider_xops.records import Actor, Selection, digest_of
+from airflow_provider_xops.registry.client import KEY_TAG, RegistryClient
+
+__all__ = ["RunHandle", "log_run", "run", "work_key"]
+
+log = logging.getLogger(__name__)
+
+FENCE_TAG = "xops.fence"
+ATTEMPT_TAG = "xops.attempt"
+CLOSED_TAG = "xops.closed"
+# MLflow's own bounds for one log-batch request.
+_PARAMS_A_BATCH, _METRICS_A_BATCH, _TAGS_A_BATCH = 100, 500, 100
+_PARAM_LENGTH = 6000
+_DATASET_DIGEST_LENGTH = 36
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunHandle:
+    """An open run, the key of its work, and when MLflow says that it began (milliseconds since 1970).
+
+    ``closed`` counts the runs that earlier attempts had left open.
+    """
+
+    run_id: str
+    experiment_id: str
+    key: str
+    started_at_ms: int
+    closed: int = 0
+
+
+def work_key(actor: Actor, *fingerprint: Any) -> str:
+    """The tag value that identifies one piece of work: who does it, and what it is made from.
+
+    A retry has the same key and finds what the attempt before it left; a task that was cleared after its data
+    changed has another.
+
+    :param fingerprint: JSON-serializable: the dataset's digest, the parameters' digest, the code version.
+    """
+    return digest_of([actor.idempotency_key, *fingerprint])[:40]
+
+
+@contextlib.contextmanager
+def run(
+    client: RegistryClient,
+    *,
+    experiment: str,
+    key: str,
+    actor: Actor,
+    run_name: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[RunHandle]:
+    """A run for the block: FINISHED when the block ends, FAILED when it raises.
+
+    Runs of the same key that a killed attempt left RUNNING are closed first (KILLED, their unfinished models
+    deleted).
+
+    :param experiment: its name; made if there is none.
+    :param key: from :func:`work_key`.
+    :raises Superseded: a newer attempt at the same work has an open run (``superseded.run``).
+    """
+    experiment_id = client.experiment_id(experiment)
+    closed = _close_leftovers(client, experiment_id, key, actor, keep=None)
+    handle = _start(client, experiment_id, key, actor, run_name, tags, closed)
+    try:
+        yield handle
+    except BaseException:
+        _end(client, handle, "FAILED")
+        raise
+    with client.session(f"finishing run {handle.run_id}") as mlflow:
+        mlflow.set_terminated(handle.run_id, status="FINISHED")
+    log.info("Run %s is finished.", handle.run_id)
+
+
+def log_run(
+    client: RegistryClient,
+    handle: RunHandle,
+    *,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float | None],
+    tags: Mapping[str, str] | None = None,
+    selections: Mapping[str, Selection] | None = None,
+) -> None:
+    """Log a run's parameters, metrics, tags and datasets in as few requests as MLflow allows.
+
+    :param metrics: a None or NaN is left out: it was not measured, and 0 would say that it was.
+    :param selections: which rows were used for what, by context (``training``, ``holdout``).
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    measured = {name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)}
+    all_tags = {**(tags or {}), **_selection_tags(selections or {})}
+    with client.session(f"logging to run {handle.run_id}") as mlflow:
+        batches = {
+            "params": _chunks([Param(k, str(v)[:_PARAM_LENGTH]) for k, v in params.items()], _PARAMS_A_BATCH),
+            "metrics": _chunks([Metric(k, v, handle.started_at_ms, 0) for k, v in measured.items()], _METRICS_A_BATCH),
+            "tags": _chunks([RunTag(k, v) for k, v in all_tags.items()], _TAGS_A_BATCH),
+        }
+        for number in range(max(map(len, batches.values()))):
+            part = {name: chunks[number] for name, chunks in batches.items() if number < len(chunks)}
+            mlflow.log_batch(handle.run_id, **part)
+        if selections:
+            mlflow.log_inputs(handle.run_id, datasets=[_dataset_input(name, s) for name, s in selections.items()])
+    log.info(
+        "Logged %d parameters, %d metrics and %d datasets to run %s.",
+        len(params), len(measured), len(selections or {}), handle.run_id,
+    )  # fmt: skip
+
+
+def _start(
+    client: RegistryClient, experiment_id: str, key: str, actor: Actor, run_name: str | None,
+    tags: Mapping[str, str] | None, closed: int,
+) -> RunHandle:  # fmt: skip
+    attempt = uuid.uuid4().hex
+    producer = actor.producer
+    origin = {
+        "xops.dag_id": producer.dag_id, "xops.run_id": producer.run_id, "xops.task_id": producer.task_id,
+        "xops.produced_by": producer.id,
+    }  # fmt: skip
+    all_tags = {
+        **{name: value for name, value in origin.items() if value}, **(tags or {}),
+        KEY_TAG: key, FENCE_TAG: str(actor.fence), ATTEMPT_TAG: attempt,
+    }  # fmt: skip
+    with client.session("starting a run") as mlflow:
+        made = mlflow.create_run(experiment_id, run_name=run_name, tags=all_tags)
+    run_id = str(made.info.run_id)
+    # The request may have been repeated by MLflow's client: a twin has the same attempt.
+    closed += _close_leftovers(client, experiment_id, key, actor, keep=run_id, attempt=attempt)
+    log.info("Started run %s (%s).", run_id, client.run_url(run_id, experiment_id))
+    return RunHandle(
+        run_id=run_id, experiment_id=experiment_id, key=key, started_at_ms=int(made.info.start_time), closed=closed
+    )
+
+
+def _close_leftovers(
+    client: RegistryClient, experiment_id: str, key: str, actor: Actor, *, keep: str | None, attempt: str | None = None
+) -> int:
+    query = f"tags.`{KEY_TAG}` = '{key}' and attributes.status = 'RUNNING'"
+    if attempt is not None:
+        query += f" and tags.`{ATTEMPT_TAG}` = '{attempt}'"
+    with client.session("searching for leftover runs of the same work") as mlflow:
+        open_runs = [found for found in mlflow.search_runs([experiment_id], query) if found.info.run_id != keep]
+        for found in open_runs:
+            if int(found.data.tags.get(FENCE_TAG, "0")) > actor.fence:
+                raise Superseded(
+                    f"run {found.info.run_id} belongs to a newer attempt at the same work", code="superseded.run",
+                    why="this attempt was given up and started again elsewhere",
+                    todo="nothing: the newer attempt does the work",
+                )  # fmt: skip
+        for found in open_runs:
+            delete_unfinished_models(mlflow, experiment_id, found.info.run_id)
+            mlflow.set_tag(found.info.run_id, CLOSED_TAG, "left open by an attempt that ended without closing it")
+            mlflow.set_terminated(found.info.run_id, status="KILLED")
+            log.info("Closed run %s, which an earlier attempt left open.", found.info.run_id)
+    return len(open_runs)
+
+
+def delete_unfinished_models(mlflow: Any, experiment_id: str, run_id: str) -> None:
+    for model in mlflow.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'"):
+        if str(model.status) in ("PENDING", "LoggedModelStatus.PENDING"):
+            mlflow.delete_logged_model(model.model_id)
+            log.info("Deleted logged model %s, whose upload never finished.", model.model_id)
+
+
+def _end(client: RegistryClient, handle: RunHandle, status: str) -> None:
+    """Close the run after an error; if MLflow is gone too, the first error matters more."""
+    try:
+        with client.session(f"closing run {handle.run_id}") as mlflow:
+            delete_unfinished_models(mlflow, handle.experiment_id, handle.run_id)
+            mlflow.set_terminated(handle.run_id, status=status)
+        log.info("Run %s is closed as %s.", handle.run_id, status)
+    except XOpsError as error:
+        log.warning("Run %s stays open until the next attempt closes it: %s", handle.run_id, error)
+
+
+def _selection_tags(selections: Mapping[str, Selection]) -> dict[str, str]:
+    return {
+        f"xops.{context}.{name}": value
+        for context, chosen in selections.items()
+        for name, value in (
+            ("dataset", str(chosen.dataset)), ("table_uuid", chosen.dataset.table_uuid), ("digest", chosen.digest),
+            ("rows", str(chosen.rows)),
+        )
+    }  # fmt: skip
+
+
+def _dataset_input(context: str, chosen: Selection) -> Any:
+    """What MLflow shows under Datasets: table, version and the beginning of *our* digest (MLflow's own reads
+    10,000 rows)."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    digest = f"v{chosen.dataset.version}-{chosen.digest}"[:_DATASET_DIGEST_LENGTH]
+    source = {"lake_id": chosen.dataset.lake_id, "table_uuid": chosen.dataset.table_uuid, "version": chosen.dataset.version}
+    dataset = Dataset(
+        name=chosen.dataset.table, digest=digest, source_type="xops", source=json.dumps(source, sort_keys=True),
+        profile=json.dumps({"num_rows": chosen.rows, "partitions": len(chosen.partitions)}),
+    )  # fmt: skip
+    return DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", context)])
+
+
+def _chunks(items: list[Any], size: int) -> list[list[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

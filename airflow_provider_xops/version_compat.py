@@ -1,0 +1,55 @@
+"""The one place that knows which Airflow is running: every name of Airflow the surface uses comes from here.
+
+For the modules of the Airflow surface (hooks, operators, links). Behind it is Airflow's own compatibility
+provider, which finds each name where Airflow 3.1, 3.2 and 3.3 keep it. ``ObjectStoragePath`` is a function here,
+because importing it costs what all other names together do not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+    Asset,
+    AssetAlias,
+    BaseHook,
+    BaseOperator,
+    BaseOperatorLink,
+    conf,
+    mask_secret,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection, Context
+
+__all__ = [
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowNotFoundException",
+    "AirflowSkipException",
+    "Asset",
+    "AssetAlias",
+    "BaseHook",
+    "BaseOperator",
+    "BaseOperatorLink",
+    "Connection",
+    "Context",
+    "conf",
+    "mask_secret",
+    "object_storage_path",
+]
+
+
+def object_storage_path(uri: str, *, conn_id: str | None = None) -> Any:
+    """Airflow's ``ObjectStoragePath`` of a URI; imported here because it loads fsspec.
+
+    :param uri: such as ``s3://bucket/key``, ``gs://bucket/key`` or ``file:///data/day.csv``.
+    :param conn_id: the Airflow connection whose credentials open it; None for the scheme's default.
+    """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    return ObjectStoragePath(uri, conn_id=conn_id)
