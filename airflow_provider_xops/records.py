@@ -317,6 +317,8 @@ class DatasetVersion(Record):
     :param digest: SHA-256 over the sorted (segment, digest) pairs of the *whole* version.
     :param rows: rows in the partitions this commit wrote; ``total_rows`` in the whole version.
     :param input_fingerprint: what the commit was made from; the same fingerprint is never committed twice.
+    :param parent_partitions: the partitions read of each of ``parents``, in their order (None: all of it; empty:
+        not recorded), so that a trace follows exactly these.
     """
 
     kind: ClassVar[str] = "versions"
@@ -335,6 +337,7 @@ class DatasetVersion(Record):
     rows: int
     total_rows: int
     parents: tuple[DatasetRef, ...] = ()
+    parent_partitions: tuple[tuple[str, ...] | None, ...] = ()
     parent_records: tuple[str, ...] = ()
     sources: tuple[SourceFile, ...] = ()
     note: str = ""

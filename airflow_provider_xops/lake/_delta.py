@@ -31,8 +31,10 @@ _UNREACHABLE = (
 def delta_errors(what: str) -> Iterator[None]:
     """Turn what deltalake raises inside into typed errors; ``what`` says what could not be done.
 
-    :raises NotFoundError: ``not_found.table``; :raises ConflictError: ``conflict.commit``;
-        :raises LakeError: ``lake.forbidden`` or ``lake.delta``; :raises UnavailableError: ``unavailable.storage``.
+    :raises NotFoundError: ``not_found.table``.
+    :raises ConflictError: ``conflict.commit``.
+    :raises LakeError: ``lake.forbidden``, ``lake.delta``.
+    :raises UnavailableError: ``unavailable.storage``.
     """
     try:
         yield
@@ -63,7 +65,7 @@ def delta_errors(what: str) -> Iterator[None]:
                 code="unavailable.storage",
                 todo="check the endpoint, then retry",
             ) from error
-        # The text may quote values of a row, so the message names the kind of failure only; the cause is chained.
+        # The text may quote values of a row: the message names the kind of failure, the cause is chained.
         raise LakeError(
             what,
             why=f"deltalake raised {type(error).__name__}",

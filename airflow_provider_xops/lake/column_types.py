@@ -2,14 +2,16 @@
 
 For ingestion: a schema is a mapping from column name to type text, small enough to stand in a DAG file::
 
-    {"flight": "int64", "carrier": "string", "time_hour": "timestamp[America/New_York]", "price": "decimal(10,2)"}
+    {"flight": "int64", "carrier": "string", "time_hour": "timestamp[America/New_York]", "price":
+    "decimal(10,2)"}
 
 Scalars: ``int8 int16 int32 int64 float32 float64 bool string binary date decimal(p,s)``. Time:
 ``timestamp`` (every value carries its own UTC offset) and ``timestamp[ZONE]`` (values are local times of that
 IANA zone); both are stored in UTC microseconds. Nested: ``list<T>`` and ``struct<name: T, ...>``.
 
 What it does not do: guess. A local time without a zone is refused, text that is not exactly the declared type
-is refused, and no value is ever clipped or rounded (timestamps finer than a microsecond in typed files excepted).
+is refused, and no value is ever clipped or rounded (timestamps finer than a microsecond in typed files
+excepted).
 """
 
 from __future__ import annotations
@@ -152,17 +154,19 @@ def parse_type(text: str, *, column: str = "") -> ColumnType:
             raise ValueError(f"{rest.strip()!r} follows the type")
     except (ValueError, pa.ArrowException, TypeError, AttributeError) as error:
         raise ArgumentError(
-            f"{text!r} is not a column type" + (f" (column {column!r})" if column else ""), code="argument.type",
-            why=str(error), todo=f"use one of {', '.join(_SIMPLE)}, timestamp[ZONE], decimal(p,s), list<T>, struct<name: T>",
-        ) from None  # fmt: skip
+            f"{text!r} is not a column type" + (f" (column {column!r})" if column else ""),
+            code="argument.type",
+            why=str(error),
+            todo=f"use one of {', '.join(_SIMPLE)}, timestamp[ZONE], decimal(p,s), list<T>, struct<name: T>",
+        ) from None
     return parsed
 
 
 def from_arrow(arrow: Any, *, column: str = "") -> ColumnType:
     """The declared type of an Arrow type, as Delta can hold it (unsigned widened, dictionaries decoded).
 
-    :raises ArgumentError: ``argument.naive_timestamp`` for a timestamp without a zone; ``argument.type`` for a
-        type that has no place in a Delta table (time of day, duration, null).
+    :raises ArgumentError: ``argument.naive_timestamp`` for a timestamp without a zone; ``argument.type`` for
+        a type that has no place in a Delta table (time of day, duration, null).
     """
     types = pa.types
     if types.is_dictionary(arrow):
@@ -186,9 +190,11 @@ def declare(schema: Mapping[str, str] | Any) -> Declared:
     fields = {field.name: field.type for field in schema} if isinstance(schema, pa.Schema) else dict(schema)
     if not fields:
         raise ArgumentError(
-            "the schema names no column", code="argument.empty", why="it is empty, or a template rendered to nothing",
+            "the schema names no column",
+            code="argument.empty",
+            why="it is empty, or a template rendered to nothing",
             todo="name each column with its type, or pass no schema to use the recorded one",
-        )  # fmt: skip
+        )
     return {
         name: parse_type(kind, column=name) if isinstance(kind, str) else from_arrow(kind, column=name)
         for name, kind in fields.items()

@@ -4,10 +4,10 @@ For the commit path, the readers and maintenance. A file is called::
 
     _xops_partition=<partition>/<batch>-<fingerprint>-<digest>-<since>-<part>-<unique>.parquet
 
-``batch`` and ``fingerprint`` are hashes of the batch's id and of what it was made from, ``digest`` the digest of all rows that
-the batch has in the partition (in all its parts), ``since`` the first version that can hold the file. So the active files of
-*any* version say which batches it holds, made from what, with which rows: after time travel, a restore or a lost evidence
-object too, and without reading the history.
+``batch`` and ``fingerprint`` are hashes of the batch's id and of what it was made from, ``digest`` the
+digest of all rows that the batch has in the partition (in all its parts), ``since`` the first version that
+can hold the file. So the active files of *any* version say which batches it holds, made from what, with
+which rows: after time travel, a restore or a lost evidence object too, and without reading the history.
 """
 
 from __future__ import annotations
@@ -31,14 +31,21 @@ if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
 
 __all__ = [
-    "FileSegment", "check_partition", "files_dataset", "files_of", "short_batch", "short_fingerprint", "table_filesystem",
-]  # fmt: skip
+    "FileSegment",
+    "check_partition",
+    "files_dataset",
+    "files_of",
+    "short_batch",
+    "short_fingerprint",
+    "table_filesystem",
+]
 
 _PATH = re.compile(
     rf"{PARTITION_COLUMN}=(?P<partition>[A-Za-z0-9_.~-]+)/(?P<batch>[0-9a-f]{{16}})-(?P<fingerprint>[0-9a-f]{{32}})"
     r"-(?P<digest>[0-9a-f]{64})-(?P<since>[0-9]+)-(?P<part>[0-9]{5})-(?P<unique>[0-9a-f]{8})\.parquet"
 )
-# Names never need percent-encoding: Delta encodes paths in the log, and a removal whose encoding differs removes nothing.
+# Names never need percent-encoding: Delta encodes paths in the log, and a removal whose encoding differs
+# removes nothing.
 _PLAIN = re.compile(r"[^A-Za-z0-9_.-]")
 _ESCAPED = re.compile(r"((?:~[0-9A-F]{2})+)")
 MAX_PARTITION_BYTES = 120
@@ -66,8 +73,8 @@ class FileSegment:
     def path(self) -> str:
         """The file's path inside the table."""
         return (
-            f"{PARTITION_COLUMN}={_PLAIN.sub(_escape, self.partition)}/{self.batch16}-{self.fingerprint32}-{self.digest}"
-            f"-{self.since}-{self.part:05d}-{self.unique}.parquet"
+            f"{PARTITION_COLUMN}={_PLAIN.sub(_escape, self.partition)}/"
+            f"{self.batch16}-{self.fingerprint32}-{self.digest}-{self.since}-{self.part:05d}-{self.unique}.parquet"
         )
 
     @property
@@ -98,10 +105,13 @@ def check_partition(partition: str) -> str:
     size = len(_PLAIN.sub(_escape, partition)) if partition else 0
     if not partition or size > MAX_PARTITION_BYTES or not partition.isprintable():
         raise ArgumentError(
-            f"{partition[:50]!r} cannot be a partition", code="argument.partition",
-            why="it is empty" if not partition else f"it takes {size} bytes of {MAX_PARTITION_BYTES}, or is not printable",
+            f"{partition[:50]!r} cannot be a partition",
+            code="argument.partition",
+            why="it is empty"
+            if not partition
+            else f"it takes {size} bytes of {MAX_PARTITION_BYTES}, or is not printable",
             todo="use a short printable name, such as the business date",
-        )  # fmt: skip
+        )
     return partition
 
 
@@ -117,15 +127,22 @@ def files_of(handle: Any, *, table: str) -> list[FileSegment]:
         if match is None or rows is None:
             raise LakeError(
                 f"table {table} holds a file that was not committed through this package: {path}",
-                code="lake.foreign_file", why="another program wrote to the table or rewrote its files",
+                code="lake.foreign_file",
+                why="another program wrote to the table or rewrote its files",
                 todo="restore the version before that, or load the data again into a new table",
-            )  # fmt: skip
+            )
         files.append(
             FileSegment(
-                partition=_ESCAPED.sub(_unescape, match["partition"]), batch16=match["batch"], part=int(match["part"]),
-                fingerprint32=match["fingerprint"], digest=match["digest"], since=int(match["since"]), rows=rows, size=size,
+                partition=_ESCAPED.sub(_unescape, match["partition"]),
+                batch16=match["batch"],
+                part=int(match["part"]),
+                fingerprint32=match["fingerprint"],
+                digest=match["digest"],
+                since=int(match["since"]),
+                rows=rows,
+                size=size,
                 unique=match["unique"],
-            )  # fmt: skip
+            )
         )
     return sorted(files)
 
@@ -145,10 +162,14 @@ def files_dataset(
 ) -> pads.FileSystemDataset:
     """An Arrow dataset over ``files``, read in their order; ``schema`` may have the partition column."""
     filesystem = table_filesystem(lake, table)
-    format_ = pads.ParquetFileFormat(default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=True))
+    format_ = pads.ParquetFileFormat(
+        default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=True)
+    )
     fragments = [
         format_.make_fragment(
-            file.path, filesystem=filesystem, partition_expression=pads.field(PARTITION_COLUMN) == file.partition
+            file.path,
+            filesystem=filesystem,
+            partition_expression=pads.field(PARTITION_COLUMN) == file.partition,
         )
         for file in files
     ]

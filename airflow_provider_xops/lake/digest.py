@@ -1,12 +1,14 @@
 """Digests of rows: the same rows in the same order have the same digest, and no others.
 
-For commits (a segment's digest is in the names of its files), verification, training selections and model evidence.
-A digest is over *values*, not bytes on disk: it does not depend on batch boundaries, files, compression, the bytes that
-happen to lie under nulls, the sign of zero or the payload of NaN. It covers every cell; it is never a sample.
+For commits (a segment's digest is in the names of its files), verification, training selections and model
+evidence. A digest is over *values*, not bytes on disk: it does not depend on batch boundaries, files,
+compression, the bytes that happen to lie under nulls, the sign of zero or the payload of NaN. It covers
+every cell; it is never a sample.
 
-How: each column is a few byte streams (one byte of validity a row; the values, with zeros under nulls; for text and lists
-the lengths, 64 bits each), each under SHA-256. The digest is SHA-256 over the number of rows and the columns' names,
-types and stream digests, in the schema's order. Little-endian, format ``xops-digest-1``.
+How: each column is a few byte streams (one byte of validity a row; the values, with zeros under nulls; for
+text and lists the lengths, 64 bits each), each under SHA-256. The digest is SHA-256 over the number of rows
+and the columns' names, types and stream digests, in the schema's order. Little-endian, format
+``xops-digest-1``.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ __all__ = ["FORMAT", "SegmentDigest", "table_digest", "version_digest"]
 
 FORMAT = "xops-digest-1"
 
-# hashlib releases the interpreter's lock, so threads help where there are processors for them; below this many rows starting
-# them costs more than it gives.
+# hashlib releases the interpreter's lock, so threads help where there are processors for them; below this
+# many rows starting them costs more than it gives.
 THREADS = 2
 INLINE_ROWS = 16_384
 
@@ -39,7 +41,8 @@ class SegmentDigest:
     """The digest of rows that come in batches.
 
     :param schema: a canonical schema (:func:`~airflow_provider_xops.lake.schema.to_delta_schema`).
-    :param threads: columns are hashed by so many threads while the caller goes on (0: in the caller's thread).
+    :param threads: columns are hashed by so many threads while the caller goes on (0: in the caller's
+        thread).
 
     >>> digest = SegmentDigest(pa.schema([("n", pa.int64())]), threads=0)
     >>> digest.update(pa.record_batch({"n": [1, 2]}))
@@ -61,12 +64,13 @@ class SegmentDigest:
         self._running: list[Future[None]] = []
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Add the rows of ``batch``; returns while threads may still be hashing it (it must not be changed)."""
+        """Add the rows of ``batch``, which must not be changed: threads may go on with it."""
         self.rows += batch.num_rows
         if self._threads and (self._pools or batch.num_rows > INLINE_ROWS):
             self._wait()
             if not self._pools:
-                # One single-threaded pool each: a column always has the same one, so that its batches stay in order.
+                # One single-threaded pool each: a column always has the same one, so that its batches stay
+                # in order.
                 self._pools = [ThreadPoolExecutor(1, "xops-digest") for _ in range(self._threads)]
             self._running = [
                 self._pools[index % len(self._pools)].submit(stream.update, batch.column(index))
@@ -146,7 +150,7 @@ class _Stream:
                 left -= len(_ONES)
             return None
         valid = array.is_valid().to_numpy(zero_copy_only=False)
-        self._validity.update(valid.view(np.uint8))
+        self._validity.update(valid.view(np.uint8).data)
         return valid
 
 
@@ -175,14 +179,15 @@ class _Fixed(_Stream):
         start, end = array.offset * self._width, (array.offset + len(array)) * self._width
         values = np.frombuffer(array.buffers()[1], self._dtype, count=end)[start:]
         if self._is_float:
-            values = values + 0.0  # a copy, in which -0.0 is 0.0
+            with np.errstate(invalid="ignore"):  # signaling NaNs are as good as any
+                values = values + 0.0  # a copy, in which -0.0 is 0.0
             missing = np.isnan(values)
             if missing.any():
                 values[missing] = np.nan
         if valid is not None:
             shape = valid if self._width == 1 else np.repeat(valid, self._width)
             values = np.where(shape, values, self._dtype.type(0))
-        self._values.update(values.view(np.uint8))
+        self._values.update(values.view(np.uint8).data)
 
     def digests(self) -> list[Any]:
         return [self._validity.hexdigest(), self._values.hexdigest()]
@@ -210,7 +215,7 @@ class _Bytes(_Stream):
             lengths[~valid] = 0
         else:
             self._update_values(array)
-        self._lengths.update(lengths.view(np.uint8))
+        self._lengths.update(lengths.view(np.uint8).data)
 
     def _update_values(self, array: Any) -> None:
         offsets, data = _offsets(array), array.buffers()[2]
@@ -238,7 +243,7 @@ class _List(_Stream):
             if lengths[~valid].any():
                 array = array.drop_null()
             lengths[~valid] = 0
-        self._lengths.update(lengths.view(np.uint8))
+        self._lengths.update(lengths.view(np.uint8).data)
         offsets = _offsets(array)
         if len(offsets):
             start = int(offsets[0])
@@ -277,7 +282,7 @@ def _stream_of(kind: pa.DataType) -> _Stream:
 
 
 def _offsets(array: Any) -> Any:
-    """The int32 offsets of a text, binary, list or map array, its own slice only (one more than it has rows)."""
+    """The int32 offsets of a text, binary, list or map array's own slice: one more than it has rows."""
     buffer = array.buffers()[1]
     if buffer is None or not len(array):
         return np.zeros(1, np.int32)

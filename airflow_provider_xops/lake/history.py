@@ -1,8 +1,9 @@
 """What a commit says about itself, and the record rebuilt from it.
 
-For the commit path and the readers. Every commit of this package carries, in the Delta log, everything that its
-:class:`~airflow_provider_xops.records.DatasetVersion` needs, so that a record lost between commit and evidence is rebuilt
-exactly. Single log files are read by their number; nothing here walks the whole history.
+For the commit path and the readers. Every commit of this package carries, in the Delta log, everything that
+its :class:`~airflow_provider_xops.records.DatasetVersion` needs, so that a record lost between commit and
+evidence is rebuilt exactly. Single log files are read by their number; nothing here walks the whole
+history.
 """
 
 from __future__ import annotations
@@ -21,14 +22,20 @@ if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
 
 __all__ = [
-    "METADATA_KEY", "find_commit", "partition_digests_of", "read_commit", "record_of", "stored_record", "version_record",
-]  # fmt: skip
+    "METADATA_KEY",
+    "find_commit",
+    "partition_digests_of",
+    "read_commit",
+    "record_of",
+    "stored_record",
+    "version_record",
+]
 
 METADATA_KEY = "xops"
 
 
 def read_commit(lake: Lake, table: str, version: int) -> dict[str, Any] | None:
-    """What this package wrote into commit ``version`` of ``table``; None if there is no such commit or it is not ours."""
+    """What this package wrote into commit ``version`` of ``table``; None if there is none of ours."""
     raw = lake.storage.get(f"{table}/_delta_log/{version:020d}.json")
     for line in (raw or b"").splitlines():
         if line.startswith(b'{"commitInfo"'):
@@ -48,17 +55,21 @@ def find_commit(lake: Lake, handle: Any, *, table: str, file: FileSegment) -> tu
         metadata = read_commit(lake, table, version)
         for segment in (metadata or {}).get("segments", ()):
             if (segment["partition"], segment["batch16"], segment["fingerprint32"]) == (
-                file.partition, file.batch16, file.fingerprint32,
-            ):  # fmt: skip
+                file.partition,
+                file.batch16,
+                file.fingerprint32,
+            ):
                 return version, metadata or {}
     raise LakeError(
-        f"table {table} does not say which commit wrote partition {file.partition}", code="lake.history_missing",
-        why=f"no commit from version {file.since} on names it", todo="restore the table's _delta_log folder from a backup",
-    )  # fmt: skip
+        f"table {table} does not say which commit wrote partition {file.partition}",
+        code="lake.history_missing",
+        why=f"no commit from version {file.since} on names it",
+        todo="restore the table's _delta_log folder from a backup",
+    )
 
 
 def partition_digests_of(files: Iterable[FileSegment]) -> dict[str, str]:
-    """Digest by partition: the batch's own where a partition has one batch, else over its batches' digests."""
+    """Digest by partition: its batch's own, or over the digests of its batches if it has several."""
     batches: dict[str, dict[str, str]] = {}
     for file in files:
         batches.setdefault(file.partition, {})[file.batch16] = file.digest
@@ -76,17 +87,27 @@ def record_of(ref: DatasetRef, files: Iterable[FileSegment], metadata: Mapping[s
     fingerprints = sorted([segment["partition"], segment["fingerprint"]] for segment in metadata["segments"])
     return DatasetVersion.from_json(
         {
-            "lake_id": ref.lake_id, "table": ref.table, "table_uuid": ref.table_uuid, "version": ref.version,
-            "mode": metadata["mode"], "partitions": written, "partition_digests": [digests[p] for p in written],
+            "lake_id": ref.lake_id,
+            "table": ref.table,
+            "table_uuid": ref.table_uuid,
+            "version": ref.version,
+            "mode": metadata["mode"],
+            "partitions": written,
+            "partition_digests": [digests[p] for p in written],
             "batch_ids": [segment["batch_id"] for segment in metadata["segments"]],
             "digest": version_digest(digests),
             "input_fingerprint": fingerprints[0][1] if len(fingerprints) == 1 else digest_of(fingerprints),
             "rows": sum(file.rows for file in files if file.partition in set(written)),
             "total_rows": sum(file.rows for file in files),
-            "parents": metadata["parents"], "parent_records": metadata["parent_records"], "sources": metadata["sources"],
-            "note": metadata["note"], "recorded_at": metadata["recorded_at"], "produced_by": metadata["produced_by"],
+            "parents": metadata["parents"],
+            "parent_partitions": metadata["parent_partitions"],
+            "parent_records": metadata["parent_records"],
+            "sources": metadata["sources"],
+            "note": metadata["note"],
+            "recorded_at": metadata["recorded_at"],
+            "produced_by": metadata["produced_by"],
         }
-    )  # fmt: skip
+    )
 
 
 def stored_record(lake: Lake, ref: DatasetRef) -> DatasetVersion | None:
@@ -111,8 +132,9 @@ def version_record(lake: Lake, ref: DatasetRef) -> DatasetVersion:
     metadata = read_commit(lake, ref.table, ref.version)
     if metadata is None or ref_of(lake, ref.table, handle) != ref:
         raise NotFoundError(
-            f"there is no record of {ref}", code="not_found.record",
-            why="that version was not committed by this package, or belongs to another table of the same name",
+            f"there is no record of {ref}",
+            code="not_found.record",
+            why="that version was not committed by this package, or is of another table of that name",
             todo="name a version that a commit returned",
-        )  # fmt: skip
+        )
     return record_of(ref, segments_of(handle), metadata)

@@ -100,12 +100,13 @@ def fold_evidence(
 def vacuum(
     lake: Lake, table: str, *, retention: timedelta, dry_run: bool, actor: Actor, as_of: datetime
 ) -> VacuumResult:
-    """Remove the files of ``table`` that left it more than ``retention`` ago and that no pinned version needs.
+    """Remove the files of ``table`` that left it more than ``retention`` ago and that no pin needs.
 
-    Versions older than ``retention`` that nobody pinned can no longer be read afterwards; their commit metadata
-    and their evidence stay. The table's version number does not change.
+    Versions older than ``retention`` that nobody pinned can no longer be read afterwards; their commit
+    metadata and their evidence stay. The table's version number does not change.
 
-    :param retention: how long every version stays readable, by the wall clock; rounded up to whole hours.
+    :param retention: how long every version stays readable, by the wall clock; rounded up to whole hours. It
+        must be longer than the longest write: files of a commit in progress are told from orphans by age.
     :param dry_run: only tell what would go.
     :raises ArgumentError: a negative retention; :raises LakeError: an adopted table (``lake.adopted``): its
         owner vacuums it; :raises NotFoundError: there is no such table.

@@ -1,8 +1,9 @@
 """The types a table of the lake can have, and the one way to bring data to them.
 
-For everything that writes to the lake or computes a digest: :func:`to_delta_schema` says what a schema becomes,
-:func:`cast_batch` brings a batch there. Two batches with the same rows have the same canonical form, whatever types
-their reader preferred (``large_string``, dictionaries, nanoseconds, unsigned integers).
+For everything that writes to the lake or computes a digest: :func:`to_delta_schema` says what a schema
+becomes, :func:`cast_batch` brings a batch there. Two batches with the same rows have the same canonical
+form, whatever types their reader preferred (``large_string``, dictionaries, nanoseconds, unsigned
+integers).
 """
 
 from __future__ import annotations
@@ -18,22 +19,37 @@ __all__ = ["PARTITION_COLUMN", "cast_batch", "check_schema", "to_delta_schema", 
 
 PARTITION_COLUMN = "_xops_partition"
 
-_UNSIGNED = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64(), pa.uint64(): pa.decimal128(20, 0)}
+_UNSIGNED = {
+    pa.uint8(): pa.int16(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): pa.decimal128(20, 0),
+}
 _AS_IT_IS = {
-    pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.bool_(), pa.string(), pa.binary(), pa.date32(),
-}  # fmt: skip
+    pa.int8(),
+    pa.int16(),
+    pa.int32(),
+    pa.int64(),
+    pa.float32(),
+    pa.float64(),
+    pa.bool_(),
+    pa.string(),
+    pa.binary(),
+    pa.date32(),
+}
 
 
 def to_delta_schema(schema: pa.Schema, *, allow_null_type: bool = False) -> pa.Schema:
     """The canonical schema in which the lake keeps data of ``schema``.
 
-    Timestamps with a zone become UTC microseconds, unsigned integers the next wider signed type, dictionaries their
-    values, every text type ``string``. Decimals, dates, lists, structs and maps stay. Nullability, field metadata and
-    the names inside lists are not kept.
+    Timestamps with a zone become UTC microseconds, unsigned integers the next wider signed type,
+    dictionaries their values, every text type ``string``. Decimals, dates, lists, structs and maps stay.
+    Nullability, field metadata and the names inside lists are not kept.
 
     :param allow_null_type: let columns of type *null* through (they fit any type of a table that exists).
-    :raises DataError: ``data.naive_timestamp`` (declare the zone first), ``data.null_type`` (a column without any type),
-        ``data.unsupported_type``, ``data.duplicate_column`` (Delta does not tell ``a`` from ``A``), ``data.reserved_column``.
+    :raises DataError: ``data.naive_timestamp`` (declare the zone first), ``data.null_type`` (a column
+        without any type), ``data.unsupported_type``, ``data.duplicate_column`` (Delta does not tell ``a``
+        from ``A``), ``data.reserved_column``.
 
     >>> to_delta_schema(pa.schema([("n", pa.uint16()), ("s", pa.large_string())]))
     n: int32
@@ -51,9 +67,11 @@ def to_delta_schema(schema: pa.Schema, *, allow_null_type: bool = False) -> pa.S
             )
         if name.lower() in seen:
             raise DataError(
-                f"the column {name!r} is there twice", code="data.duplicate_column",
-                why="Delta Lake does not tell names apart by case", todo="rename one of them",
-            )  # fmt: skip
+                f"the column {name!r} is there twice",
+                code="data.duplicate_column",
+                why="Delta Lake does not tell names apart by case",
+                todo="rename one of them",
+            )
         seen.add(name.lower())
         if allow_null_type and pa.types.is_null(field.type):
             fields.append(pa.field(name, pa.null()))
@@ -63,7 +81,7 @@ def to_delta_schema(schema: pa.Schema, *, allow_null_type: bool = False) -> pa.S
 
 
 def check_schema(found: pa.Schema, expected: pa.Schema, *, subject: str, types: bool = True) -> None:
-    """Nothing if ``found`` has exactly the columns of ``expected`` (in any order), else an error that names them.
+    """Nothing if ``found`` has exactly the columns of ``expected``, in any order; else an error.
 
     :param found: a schema as it came; a column of type *null* fits every type.
     :param expected: a canonical schema.
@@ -71,7 +89,7 @@ def check_schema(found: pa.Schema, expected: pa.Schema, *, subject: str, types: 
     :raises DataError: ``data.schema_mismatch`` naming missing, extra and changed columns.
     """
     if not types:
-        _compare({name: None for name in found.names}, {name: None for name in expected.names}, subject)
+        _compare(dict.fromkeys(found.names), dict.fromkeys(expected.names), subject)
         return
     canonical = to_delta_schema(found, allow_null_type=True)
     _compare(
@@ -85,8 +103,8 @@ def cast_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """``batch`` with exactly the columns and types of ``schema``, in its order; no value is changed silently.
 
     :param schema: a canonical schema (:func:`to_delta_schema`) with the same column names.
-    :raises DataError: ``data.cast``: a value does not fit its column's type (out of range, finer than a microsecond, not a
-        number). The message names the column, never the value.
+    :raises DataError: ``data.cast``: a value does not fit its column's type (out of range, finer than a
+        microsecond, not a number). The message names the column, never the value.
     """
     if batch.schema.equals(schema):
         return batch
@@ -95,7 +113,7 @@ def cast_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def type_name(kind: pa.DataType) -> str:
-    """A stable name of a canonical type: the same for the same type, whatever the fields inside lists are called.
+    """A stable name of a canonical type, whatever the fields inside lists are called.
 
     >>> type_name(pa.list_(pa.int64()))
     'list<int64>'
@@ -115,16 +133,24 @@ def _compare(found: dict[str, Any], expected: dict[str, Any], subject: str) -> N
     changed = [
         f"{name} ({type_name(expected[name])} expected, {type_name(kind)} found)"
         for name, kind in found.items()
-        if kind is not None and expected.get(name) is not None and type_name(kind) != type_name(expected[name])
+        if kind is not None
+        and expected.get(name) is not None
+        and type_name(kind) != type_name(expected[name])
     ]
     if not (missing or extra or changed):
         return
-    parts = [f"{word} {_listed(names)}" for word, names in (("missing", missing), ("extra", extra), ("changed", changed)) if names]
+    parts = [
+        f"{word} {_listed(names)}"
+        for word, names in (("missing", missing), ("extra", extra), ("changed", changed))
+        if names
+    ]
     raise DataError(
-        f"the data do not have the columns of {subject}", code="data.schema_mismatch", why="; ".join(parts),
+        f"the data do not have the columns of {subject}",
+        code="data.schema_mismatch",
+        why="; ".join(parts),
         todo="correct the source, or write to a new table",
         context={"missing": missing, "extra": extra, "changed": changed},
-    )  # fmt: skip
+    )
 
 
 def _listed(names: Iterable[str], limit: int = 20) -> str:
@@ -153,10 +179,11 @@ def _canonical(kind: pa.DataType, column: str) -> pa.DataType:
     if is_.is_timestamp(kind):
         if kind.tz is None:
             raise DataError(
-                f"the timestamps of column {column!r} have no time zone", code="data.naive_timestamp",
+                f"the timestamps of column {column!r} have no time zone",
+                code="data.naive_timestamp",
                 todo="declare the zone they were written in, for example timestamp[America/New_York]",
                 context={"column": column},
-            )  # fmt: skip
+            )
         return pa.timestamp("us", "UTC")
     if is_.is_decimal(kind) and kind.precision <= 38 and 0 <= kind.scale <= kind.precision:
         return pa.decimal128(kind.precision, kind.scale)
@@ -165,16 +192,23 @@ def _canonical(kind: pa.DataType, column: str) -> pa.DataType:
     if hasattr(kind, "value_type"):  # every kind of list
         return pa.list_(pa.field("element", _canonical(kind.value_type, column)))
     if is_.is_struct(kind) and kind.num_fields:
-        return pa.struct([pa.field(field.name, _canonical(field.type, f"{column}.{field.name}")) for field in kind])
+        return pa.struct(
+            [pa.field(field.name, _canonical(field.type, f"{column}.{field.name}")) for field in kind]
+        )
     if is_.is_null(kind):
         raise DataError(
-            f"column {column!r} has no type", code="data.null_type", why="all of its values are missing",
-            todo="declare the schema of the table", context={"column": column},
-        )  # fmt: skip
+            f"column {column!r} has no type",
+            code="data.null_type",
+            why="all of its values are missing",
+            todo="declare the schema of the table",
+            context={"column": column},
+        )
     raise DataError(
-        f"column {column!r} has the type {kind}, which a Delta table cannot keep", code="data.unsupported_type",
-        todo="cast it first (durations and times of day to a number, for example)", context={"column": column},
-    )  # fmt: skip
+        f"column {column!r} has the type {kind}, which a Delta table cannot keep",
+        code="data.unsupported_type",
+        todo="cast it first (durations and times of day to a number, for example)",
+        context={"column": column},
+    )
 
 
 def _cast(column: Any, field: pa.Field) -> Any:
@@ -189,7 +223,9 @@ def _cast(column: Any, field: pa.Field) -> Any:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         # The library's message quotes the value; values of rows belong neither into logs nor into records.
         raise DataError(
-            f"column {field.name!r} has values that do not fit the type {type_name(field.type)}", code="data.cast",
-            why=f"it came as {column.type}", todo="correct the source, or declare another type",
+            f"column {field.name!r} has values that do not fit the type {type_name(field.type)}",
+            code="data.cast",
+            why=f"it came as {column.type}",
+            todo="correct the source, or declare another type",
             context={"column": field.name},
-        ) from None  # fmt: skip
+        ) from None

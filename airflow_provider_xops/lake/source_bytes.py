@@ -1,8 +1,8 @@
 """The bytes of one source file: opened by URI, identified by SHA-256, and checked again while they are read.
 
-For the format readers of ingestion. What was hashed decides whether a batch is already in the lake, so the bytes
-that are read later must be those bytes. Identifying is one streaming pass before anything is read (the decision
-"already done" needs it); reading hashes a second time, and a difference is a typed, retryable error.
+For the format readers of ingestion. What was hashed decides whether a batch is already in the lake, so the
+bytes that are read later must be those bytes. Identifying is one streaming pass before anything is read (the
+decision "already done" needs it); reading hashes a second time, and a difference is a typed, retryable error.
 
 What it does not do: keep a copy. A remote file is downloaded once to be identified and once more to be read.
 """
@@ -74,7 +74,8 @@ class HashedStream(io.RawIOBase):
 class SourceBytes:
     """One file by URI.
 
-    :param uri: a path, ``file://``, or whatever ``open_file`` understands. Credentials in it are never recorded.
+    :param uri: a path, ``file://``, or whatever ``open_file`` understands. Credentials in it are never
+        recorded.
     :param open_file: opens a URI for binary reading; needed for everything that is not a local file. Its
         FileNotFoundError and PermissionError become typed errors, its other failures are retryable.
     :raises ArgumentError: the URI is empty (``argument.empty``) or has no opener (``argument.source_uri``).
@@ -83,9 +84,11 @@ class SourceBytes:
     def __init__(self, uri: str, *, open_file: OpenFile | None = None) -> None:
         if not isinstance(uri, str) or not uri.strip():
             raise ArgumentError(
-                "a source URI is empty", code="argument.empty", why="a template rendered to nothing, or none was given",
+                "a source URI is empty",
+                code="argument.empty",
+                why="a template rendered to nothing, or none was given",
                 todo="print the rendered template of the task and correct its variables",
-            )  # fmt: skip
+            )
         self._raw_uri = uri.strip()
         self.path = _local_path(self._raw_uri)
         self._open_file = open_file
@@ -162,9 +165,11 @@ class SourceBytes:
             raise
         except FileNotFoundError:
             raise SourceError(
-                f"there is no file {self.uri}", code="source.missing", why="nothing is stored under that name",
+                f"there is no file {self.uri}",
+                code="source.missing",
+                why="nothing is stored under that name",
                 todo="check the path, or wait for the delivery with a sensor before this task",
-            ) from None  # fmt: skip
+            ) from None
         except PermissionError:
             raise SourceError(
                 f"{self.uri} may not be read", code="source.forbidden", why="the storage refused access",
@@ -172,9 +177,11 @@ class SourceBytes:
             ) from None  # fmt: skip
         except (EOFError, zlib.error, gzip.BadGzipFile):
             raise SourceError(
-                f"{self.name} is cut short or damaged", code="source.truncated", why="its gzip stream does not end",
+                f"{self.name} is cut short or damaged",
+                code="source.truncated",
+                why="its gzip stream does not end",
                 todo="deliver the file again, complete",
-            ) from None  # fmt: skip
+            ) from None
         except OSError as error:
             raise UnavailableError(
                 f"{self.uri} could not be read", code="unavailable.source", why=type(error).__name__,

@@ -1,7 +1,8 @@
 """CSV: text columns in batches, converted to declared types, errors by line.
 
-For :mod:`airflow_provider_xops.lake.sources`. Arrow parses the text, our own conversion types it, so that a wrong
-value is reported by column and line and never quoted. A second, slow pass looks for the line, and only then.
+For :mod:`airflow_provider_xops.lake.sources`. Arrow parses the text, our own conversion types it, so that a
+wrong value is reported by column and line and never quoted. A second, slow pass looks for the line, and only
+then.
 """
 
 from __future__ import annotations
@@ -54,9 +55,11 @@ def read_csv(
     for name, column in declared.items():
         if column.nested:
             raise ArgumentError(
-                f"column {name!r} is declared {column.text}", code="argument.type", why="a CSV field cannot be nested",
+                f"column {name!r} is declared {column.text}",
+                code="argument.type",
+                why="a CSV field cannot be nested",
                 todo="declare it as a string",
-            )  # fmt: skip
+            )
     schema = pa.schema([(name, column.arrow) for name, column in declared.items()])
     rows_before = 0
     for batch in text_batches(source, dialect=dialect, declared=declared, expected=expected):
@@ -78,7 +81,7 @@ def text_batches(
     declared: Declared | None = None,
     expected: SourceFile | None = None,
 ) -> Iterator[Any]:
-    """Record batches of strings and nulls, as the file has them; with ``declared``, its columns are checked first."""
+    """Record batches of strings and nulls, as the file has them; ``declared`` checks its columns first."""
     with source.reading(expected) as content:
         header = _header(source, content, dialect)
         if header is None:
@@ -88,13 +91,16 @@ def text_batches(
             # The file is closed by us, after its last bytes were hashed.
             reader = pacsv.open_csv(
                 _KeepOpen(content),
-                read_options=pacsv.ReadOptions(column_names=header, block_size=BLOCK_BYTES, use_threads=False),
+                read_options=pacsv.ReadOptions(
+                    column_names=header, block_size=BLOCK_BYTES, use_threads=False
+                ),
                 parse_options=pacsv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True),
                 convert_options=pacsv.ConvertOptions(
-                    column_types=dict.fromkeys(header, pa.string()), null_values=list(dialect.na_values),
+                    column_types=dict.fromkeys(header, pa.string()),
+                    null_values=list(dialect.na_values),
                     strings_can_be_null=True,
                 ),
-            )  # fmt: skip
+            )
         except pa.ArrowInvalid as error:
             if "Empty CSV" in str(error):
                 return
@@ -122,29 +128,35 @@ def check_columns(source: SourceBytes, found: Sequence[str], declared: Declared 
     ]
     if problems:
         raise SourceError(
-            f"{source.name} does not have the columns of its schema", code="source.columns", why="; ".join(problems),
+            f"{source.name} does not have the columns of its schema",
+            code="source.columns",
+            why="; ".join(problems),
             todo="ask the sender what changed; correct the file, or load it with a schema that says so",
             context={"missing": missing, "extra": extra, "repeated": repeated},
-        )  # fmt: skip
+        )
 
 
 def type_error(source: SourceBytes, column: str, why: str, line: int | None) -> SourceError:
     """The error of a value that is not of its column's type."""
     where = f", line {line}" if line is not None else ""
     return SourceError(
-        f"{source.name}{where}: column {column!r} does not have its declared type", code="source.types", why=why,
+        f"{source.name}{where}: column {column!r} does not have its declared type",
+        code="source.types",
+        why=why,
         todo="correct the file, or declare the column with the type that it has",
         context={"column": column, "line": line},
-    )  # fmt: skip
+    )
 
 
 def encoding_error(source: SourceBytes, line: int) -> SourceError:
     """The error of a byte that is not UTF-8."""
     return SourceError(
-        f"{source.name}, line {line} is not UTF-8", code="source.encoding", why="it holds a byte that UTF-8 does not allow",
+        f"{source.name}, line {line} is not UTF-8",
+        code="source.encoding",
+        why="it holds a byte that UTF-8 does not allow",
         todo="convert the file (for example `iconv -f latin1 -t utf-8`), or ask the sender for UTF-8",
         context={"line": line},
-    )  # fmt: skip
+    )
 
 
 class _KeepOpen(io.RawIOBase):
@@ -209,7 +221,7 @@ def _line_of_row(source: SourceBytes, dialect: CsvDialect, row: int | None) -> i
 
 
 def _diagnose(source: SourceBytes, header: list[str], dialect: CsvDialect) -> SourceError:
-    """Why Arrow refused the file: found by reading it again, slowly. Arrow's message quotes rows and is not used."""
+    """Why Arrow refused the file, found by reading it again; Arrow's message quotes rows."""
     line = None
     why = "it cannot be parsed as CSV"
     try:

@@ -1,7 +1,8 @@
 """Column types learned from files, for a first load without a declared schema.
 
-For :func:`airflow_provider_xops.lake.sources.infer_schema`. All rows are read, in batches, and a type is kept only
-as long as every value has it; so the load that follows cannot meet a value which the inference did not.
+For :func:`airflow_provider_xops.lake.sources.infer_schema`. All rows are read, in batches, and a type is
+kept only as long as every value has it; so the load that follows cannot meet a value which the inference did
+not.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _NOT_A_NUMBER = r"^\s*[+-]?0[0-9xX]"
 
 
 def infer_columns(format: str, inputs: Sequence[Input]) -> Declared:
-    """Columns of files of one format; empty if none of them has a row (a Parquet file's schema counts as one)."""
+    """Columns of files of one format; empty if none has a row (a Parquet file's schema is enough)."""
     if format == "csv":
         return _from_csv(inputs)
     return _from_jsonl(inputs) if format == "jsonl" else _from_parquet(inputs)
@@ -96,11 +97,13 @@ def _from_jsonl(inputs: Sequence[Input]) -> Declared:
                 schema = pa.unify_schemas([schema, found.schema], promote_options="permissive")
             except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
                 raise SourceError(
-                    f"{source.name}: the lines from {first_line} on do not fit together", code="source.types",
-                    why="a line is not JSON, or a key holds different types" if isinstance(error, pa.ArrowInvalid)
+                    f"{source.name}: the lines from {first_line} on do not fit together",
+                    code="source.types",
+                    why="a line is not JSON, or a key holds different types"
+                    if isinstance(error, pa.ArrowInvalid)
                     else "a key holds different types in different lines",
                     todo="correct the file, or declare the schema to see the line",
-                ) from None  # fmt: skip
+                ) from None
             for field in found.schema:
                 if pa.types.is_string(field.type):
                     texts.setdefault(field.name, _Narrowing(_FROM_JSON_TEXT)).update(

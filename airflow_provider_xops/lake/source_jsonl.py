@@ -1,8 +1,8 @@
 """JSON lines: one object a line, read in blocks of whole lines, errors by line.
 
-For :mod:`airflow_provider_xops.lake.sources`. Arrow parses each block under the declared schema; only a block that
-it refuses is looked at line by line. A key that is missing in an object is a null; a key that is in no object of
-the file is a missing column.
+For :mod:`airflow_provider_xops.lake.sources`. Arrow parses each block under the declared schema; only a
+block that it refuses is looked at line by line. A key that is missing in an object is a null; a key that is
+in no object of the file is a missing column.
 """
 
 from __future__ import annotations
@@ -141,9 +141,11 @@ def _diagnose(
             unfinished = number == first_line + len(lines) - 1
             return _diagnose_line(source, text, number, declared, schema, unfinished=unfinished)
     return SourceError(
-        f"{source.name}, lines {first_line} to {first_line + len(lines) - 1} cannot be parsed", code="source.malformed",
-        why="the lines do not go together", todo="write one JSON object a line",
-    )  # fmt: skip
+        f"{source.name}, lines {first_line} to {first_line + len(lines) - 1} cannot be parsed",
+        code="source.malformed",
+        why="the lines do not go together",
+        todo="write one JSON object a line",
+    )
 
 
 def _diagnose_line(
@@ -161,10 +163,12 @@ def _diagnose_line(
         found = None
     if not isinstance(found, dict):
         return SourceError(
-            f"{source.name}, line {number} is not a JSON object", code="source.malformed",
-            why="every line must be one whole object", todo="correct the line, or ask the sender for JSON lines",
+            f"{source.name}, line {number} is not a JSON object",
+            code="source.malformed",
+            why="every line must be one whole object",
+            todo="correct the line, or ask the sender for JSON lines",
             context={"line": number},
-        )  # fmt: skip
+        )
     extra = [name for name in found if name not in declared]
     if extra:
         try:
@@ -177,6 +181,9 @@ def _diagnose_line(
         except pa.ArrowInvalid:
             return type_error(source, name, f"a value that does not fit {declared[name].text}", number)
     return SourceError(
-        f"{source.name}, line {number} cannot be parsed", code="source.malformed", why="a key may stand in it twice",
-        todo="write every key once", context={"line": number},
-    )  # fmt: skip
+        f"{source.name}, line {number} cannot be parsed",
+        code="source.malformed",
+        why="a key may stand in it twice",
+        todo="write every key once",
+        context={"line": number},
+    )

@@ -1,7 +1,7 @@
 """Parquet: batches of row groups, widened to declared types, damage named.
 
-For :mod:`airflow_provider_xops.lake.sources`. Parquet is read at random places, so a remote file is first spooled to
-a local one (hashed on the way), and a local one is hashed again after its last row.
+For :mod:`airflow_provider_xops.lake.sources`. Parquet is read at random places, so a remote file is first
+spooled to a local one (hashed on the way), and a local one is hashed again after its last row.
 """
 
 from __future__ import annotations

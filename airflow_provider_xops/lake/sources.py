@@ -7,8 +7,8 @@ For ingestion, and for anyone who wants to read a file exactly as ingestion woul
     for batch in reader.reader():   # read in batches; the bytes are hashed again and compared
         ...
 
-Formats by suffix: ``.csv``, ``.tsv`` (tab-delimited), ``.jsonl``, ``.ndjson``, ``.parquet``, each also with ``.gz``.
-A file of no bytes, or a header alone, is a file without rows: no data is not a failure.
+Formats by suffix: ``.csv``, ``.tsv`` (tab-delimited), ``.jsonl``, ``.ndjson``, ``.parquet``, each also with
+``.gz``. A file of no bytes, or a header alone, is a file without rows: no data is not a failure.
 
 What it does not do: hold a file in memory, list folders, or repair data.
 """
@@ -139,7 +139,8 @@ def infer_schema(readers: Sequence[SourceReader]) -> dict[str, str]:
     """The columns of the given files as a schema of type texts; empty if no file has a row to learn from.
 
     Every row is looked at: the types are those that hold for all. Text is narrowed to ``int64``, ``float64``,
-    ``bool``, ``date`` or ``timestamp``; numbers with leading zeros stay strings; a column without a value is a string.
+    ``bool``, ``date`` or ``timestamp``; numbers with leading zeros stay strings; a column without a value is
+    a string.
 
     :raises SourceError: the files do not have the same columns, or cannot be read.
     :raises ArgumentError: ``argument.naive_timestamp``: a column holds times without a zone; declare it.

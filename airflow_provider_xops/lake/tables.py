@@ -1,8 +1,9 @@
 """Tables of the lake: their names, how they are opened, which version is the head.
 
-For every room that reads or writes a table. A table is a Delta table in ``<lake>/<name>`` with the user's columns and one
-partition column; its write mode and keys are fixed when it is made and kept in its description. ``<name>__raw`` is where
-data arrive before they are validated; whoever means that one says so (``allow_raw=True``).
+For every room that reads or writes a table. A table is a Delta table in ``<lake>/<name>`` with the user's
+columns and one partition column; its write mode and keys are fixed when it is made and kept in its
+description. ``<name>__raw`` is where data arrive before they are validated; whoever means that one says so
+(``allow_raw=True``).
 
 A table may also be *adopted*: an existing Delta table that stays where it is and is only read.
 """
@@ -12,8 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,8 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from airflow_provider_xops.errors import ArgumentError, DataError, LakeError, NotFoundError, UnavailableError
+from airflow_provider_xops.errors import ArgumentError, DataError, LakeError, NotFoundError
+from airflow_provider_xops.lake._delta import delta_errors
 from airflow_provider_xops.lake.data_files import FileSegment, files_of
 from airflow_provider_xops.lake.schema import PARTITION_COLUMN, to_delta_schema
 from airflow_provider_xops.records import Actor, DatasetRef, WriteMode
@@ -30,9 +31,21 @@ if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
 
 __all__ = [
-    "RAW_SUFFIX", "FileSegment", "TableInfo", "check_table_name", "delta_errors", "ensure_table", "head", "list_tables",
-    "open_table", "ref_of", "resolve_ref", "segments_of", "table_exists", "table_info", "table_schema",
-]  # fmt: skip
+    "RAW_SUFFIX",
+    "FileSegment",
+    "TableInfo",
+    "check_table_name",
+    "ensure_table",
+    "head",
+    "list_tables",
+    "open_table",
+    "ref_of",
+    "resolve_ref",
+    "segments_of",
+    "table_exists",
+    "table_info",
+    "table_schema",
+]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +67,7 @@ class TableInfo:
     keys: tuple[str, ...]
 
     def to_description(self) -> str:
-        """The text kept as the Delta table's description (custom properties are refused when a table is made)."""
+        """The Delta table's description (custom properties are refused when a table is made)."""
         return json.dumps({"xops": {"layout": 1, "mode": self.mode.value, "keys": list(self.keys)}})
 
 
@@ -68,9 +81,10 @@ def check_table_name(table: str) -> str:
     """
     if not isinstance(table, str) or not _NAME.fullmatch(table) or table.endswith("."):
         raise ArgumentError(
-            f"{str(table)[:80]!r} cannot be the name of a table", code="argument.table",
+            f"{str(table)[:80]!r} cannot be the name of a table",
+            code="argument.table",
             todo="use letters, digits, '_', '-' and '.', beginning with a letter or digit",
-        )  # fmt: skip
+        )
     return table
 
 
@@ -80,17 +94,24 @@ def open_table(lake: Lake, table: str, version: int | None = None) -> DeltaTable
     :raises NotFoundError: ``not_found.table``, ``not_found.version``.
     :raises UnavailableError: ``unavailable.storage``.
     """
-    check_table_name(table)
-    handle = _open(lake, lake.storage.table_uri(table), table, version)
+    handle = own_table(lake, table, version)
     if handle is None:
         adopted = adopted_uri(lake, table)
         handle = _open(lake, adopted, table, version) if adopted else None
     if handle is None:
         raise NotFoundError(
-            f"there is no table {table} in the lake at {lake.uri}", code="not_found.table",
-            todo="load it first, or correct the name", context={"table": table},
-        )  # fmt: skip
+            f"there is no table {table} in the lake at {lake.uri}",
+            code="not_found.table",
+            todo="load it first, or correct the name",
+            context={"table": table},
+        )
     return handle
+
+
+def own_table(lake: Lake, table: str, version: int | None = None) -> DeltaTable | None:
+    """Like :func:`open_table`, but None if the lake has no such table of its own (it may be adopted)."""
+    check_table_name(table)
+    return _open(lake, lake.storage.table_uri(table), table, version)
 
 
 def table_exists(lake: Lake, table: str) -> bool:
@@ -137,9 +158,7 @@ def head(lake: Lake, table: str) -> DatasetRef:
     return ref_of(lake, table, open_table(lake, table))
 
 
-def resolve_ref(
-    lake: Lake, table: str, version: int | None = None, *, allow_raw: bool = False
-) -> DatasetRef:
+def resolve_ref(lake: Lake, table: str, version: int | None = None, *, allow_raw: bool = False) -> DatasetRef:
     """The identity of ``table`` at ``version``, or at its head.
 
     :param allow_raw: the caller means data that were not validated.
@@ -148,9 +167,11 @@ def resolve_ref(
     """
     if table.endswith(RAW_SUFFIX) and not allow_raw:
         raise ArgumentError(
-            f"{table} holds data that were not validated", code="argument.raw_table",
-            why="flows read published tables", todo=f"read {table.removesuffix(RAW_SUFFIX)}, or ask for raw data explicitly",
-        )  # fmt: skip
+            f"{table} holds data that were not validated",
+            code="argument.raw_table",
+            why="flows read published tables",
+            todo=f"read {table.removesuffix(RAW_SUFFIX)}, or ask for raw data explicitly",
+        )
     return ref_of(lake, table, open_table(lake, table, version))
 
 
@@ -166,13 +187,18 @@ def ensure_table(
     check_table_name(table)
     info = TableInfo(mode=WriteMode(mode), keys=tuple(keys))
     full = with_partition_column(to_delta_schema(schema))
-    with delta_errors(lake, table):
+    with delta_errors(f"cannot open table {table}"):
         try:
             DeltaTable.create(
-                lake.storage.table_uri(table), full, mode="error", partition_by=[PARTITION_COLUMN], name=table,
-                description=info.to_description(), configuration=TABLE_PROPERTIES,
+                lake.storage.table_uri(table),
+                full,
+                mode="error",
+                partition_by=[PARTITION_COLUMN],
+                name=table,
+                description=info.to_description(),
+                configuration=TABLE_PROPERTIES,
                 storage_options=lake.storage.delta_options(),
-            )  # fmt: skip
+            )
             log.info("Made table %s (%s) for %s.", table, info.mode.value, actor.producer.id)
         except DeltaError:
             if _open(lake, lake.storage.table_uri(table), table, None) is None:
@@ -203,9 +229,7 @@ def adopted_uri(lake: Lake, table: str) -> str | None:
     return uri if "://" in uri or uri.startswith("/") else f"{lake.uri}/{uri}"
 
 
-def check_info(
-    handle: Any, table: str, *, mode: WriteMode, keys: tuple[str, ...]
-) -> TableInfo:
+def check_info(handle: Any, table: str, *, mode: WriteMode, keys: tuple[str, ...]) -> TableInfo:
     """The table's mode and keys, if a writer with ``mode`` and ``keys`` (empty: the table's) may write.
 
     :raises LakeError: ``lake.foreign_table``: another program made it.
@@ -214,16 +238,19 @@ def check_info(
     info = table_info(handle)
     if info is None:
         raise LakeError(
-            f"table {table} was not made by this package", code="lake.foreign_table",
+            f"table {table} was not made by this package",
+            code="lake.foreign_table",
             why="only adopted tables of other programs can be used, and only for reading",
             todo="adopt it to read it, and write to a table of another name",
-        )  # fmt: skip
+        )
     if info.mode is not mode or (keys and info.keys != keys):
         raise DataError(
-            f"table {table} was made with mode {info.mode.value} and keys {list(info.keys)}, this write has mode"
-            f" {mode.value} and keys {list(keys)}", code="data.mode_mismatch",
-            why="both are fixed when a table is made", todo="write with the table's own, or to a new table",
-        )  # fmt: skip
+            f"table {table} was made with mode {info.mode.value} and keys {list(info.keys)},"
+            f" this write has mode {mode.value} and keys {list(keys)}",
+            code="data.mode_mismatch",
+            why="both are fixed when a table is made",
+            todo="write with the table's own, or to a new table",
+        )
     return info
 
 
@@ -232,28 +259,9 @@ def with_partition_column(schema: pa.Schema) -> pa.Schema:
     return schema.append(pa.field(PARTITION_COLUMN, pa.string()))
 
 
-@contextmanager
-def delta_errors(lake: Lake, table: str) -> Iterator[None]:
-    """Failures of the storage below a Delta table as this package's errors; the others pass."""
-    try:
-        yield
-    except OSError as error:
-        text = str(error)
-        denied = any(sign in text for sign in ("403", "Forbidden", "AccessDenied", "Permission denied"))
-        if denied or isinstance(error, PermissionError):
-            raise LakeError(
-                f"the storage at {lake.uri} refused access to table {table}", code="lake.forbidden",
-                todo="check the connection's credentials and the storage's policy",
-            ) from error  # fmt: skip
-        raise UnavailableError(
-            f"the storage at {lake.uri} did not answer for table {table}", code="unavailable.storage",
-            why=type(error).__name__, todo="check the storage, then retry",
-        ) from error  # fmt: skip
-
-
 def _open(lake: Lake, uri: str, table: str, version: int | None) -> DeltaTable | None:
     options = lake.storage.delta_options()
-    with delta_errors(lake, table):
+    with delta_errors(f"cannot open table {table}"):
         try:
             return DeltaTable(uri, version=version, storage_options=options)
         except TableNotFoundError:
@@ -267,7 +275,11 @@ def _open(lake: Lake, uri: str, table: str, version: int | None) -> DeltaTable |
         if newest is None:
             return None
         raise NotFoundError(
-            f"table {table} has no version {version}", code="not_found.version",
-            why=f"its newest is {newest.version()}" if version > newest.version() else "its history was removed",
-            todo="name a version that exists", context={"table": table, "version": version},
-        )  # fmt: skip
+            f"table {table} has no version {version}",
+            code="not_found.version",
+            why=f"its newest is {newest.version()}"
+            if version > newest.version()
+            else "its history was removed",
+            todo="name a version that exists",
+            context={"table": table, "version": version},
+        )

@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from airflow_provider_xops.registry.client import RegistryClient
     from airflow_provider_xops.version_compat import Context
 
-__all__ = ["XOpsOperator", "actor_of", "as_airflow_error", "is_empty", "now"]
+__all__ = [
+    "RegistryOperator",
+    "XOpsOperator",
+    "actor_of",
+    "as_airflow_error",
+    "is_empty",
+    "now",
+    "number",
+    "optional",
+    "whole_number",
+]
 
 R = TypeVar("R", bound=Record)
 
@@ -231,6 +241,22 @@ def whole_number(value: Any, *, argument: str) -> int | None:
         raise ArgumentError(
             f"{argument} is {str(value)[:80]!r}", code="argument.number", todo="give a whole number"
         ) from None
+
+
+def number(value: Any, *, argument: str) -> float | None:
+    """An optional number that a template may have made text; whole ones stay whole.
+
+    :raises ArgumentError: it is something else (``argument.number``).
+    """
+    if is_empty(value):
+        return None
+    try:
+        found = float(str(value).strip())
+    except ValueError:
+        raise ArgumentError(
+            f"{argument} is {str(value)[:80]!r}", code="argument.number", todo="give a number"
+        ) from None
+    return int(found) if found.is_integer() else found
 
 
 def _same_task(producer: Producer, context: Context) -> bool:

@@ -93,7 +93,7 @@ def _from_events(context: Context, lake: Lake, table: str | None) -> list[Trigge
 
 def _extras(context: Context) -> Iterator[tuple[str, Mapping[str, Any]]]:
     events = context.get("triggering_asset_events") or {}
-    for asset in events:
+    for asset in list(events):
         for event in events[asset]:
             yield getattr(asset, "name", str(asset)), event.extra or {}
 
@@ -101,7 +101,7 @@ def _extras(context: Context) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _version_in(extra: Mapping[str, Any], *, asset: str, lake: Lake) -> DatasetVersion | None:
     """The dataset version an event carries; None for another kind of record and for an event made by hand."""
     content: Any = extra.get("payload") if extra.get("from_trigger") else extra
-    if isinstance(content, Mapping) and content and set(content) <= _BY_HAND:
+    if isinstance(content, Mapping) and set(content) <= _BY_HAND:
         return None
     kind = content.get("kind") if isinstance(content, Mapping) else None
     if kind in RECORD_TYPES and kind != DatasetVersion.kind:

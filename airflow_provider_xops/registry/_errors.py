@@ -47,25 +47,31 @@ def translate(error: Exception, doing: str, settings: MlflowSettings) -> XOpsErr
     what = f"MLflow at {uri} did not do it: {doing}"
     if code == "UNAUTHENTICATED" or status == 401:
         return RegistryError(
-            what, code="registry.unauthenticated", why="the server does not accept these credentials (401)",
+            what,
+            code="registry.unauthenticated",
+            why="the server does not accept these credentials (401)",
             todo="correct the user name and password or the token of the xops_mlflow connection",
-        )  # fmt: skip
+        )
     if code == "PERMISSION_DENIED" or status == 403:
         return _forbidden(what, why)
     if code == "ENDPOINT_NOT_FOUND" or "not in a valid JSON format" in why:
         return RegistryError(
-            what, code="registry.not_mlflow", why=f"what answers there is not MLflow's API: {why}",
+            what,
+            code="registry.not_mlflow",
+            why=f"what answers there is not MLflow's API: {why}",
             todo="correct the tracking URI (a path prefix, a login page or a proxy may be in between)",
-        )  # fmt: skip
+        )
     if code == "RESOURCE_DOES_NOT_EXIST" or status == 404:
         return NotFoundError(what, code="not_found.registry", why=why, todo="check the name, version or id")
     if _is_connection(error) or code in _SERVER_CODES or (status or 0) >= 500 or status in (408, 429):
         return _unavailable(what, why, settings)
     return RegistryError(
-        what, code="registry.refused", why=f"{code or status}: {why}",
+        what,
+        code="registry.refused",
+        why=f"{code or status}: {why}",
         todo="correct what the reason names; running the same again gives the same answer",
         context={"mlflow_code": code},
-    )  # fmt: skip
+    )
 
 
 def scrub(text: str, settings: MlflowSettings | None = None, *, limit: int = MESSAGE_LIMIT) -> str:
@@ -116,9 +122,12 @@ def _is_connection(error: BaseException) -> bool:
 
     seen: BaseException | None = error
     kinds = (
-        requests.ConnectionError, requests.Timeout, requests.exceptions.RetryError,
-        requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError,
-    )  # fmt: skip
+        requests.ConnectionError,
+        requests.Timeout,
+        requests.exceptions.RetryError,
+        requests.exceptions.ChunkedEncodingError,
+        requests.exceptions.ContentDecodingError,
+    )
     for _ in range(10):
         if seen is None:
             return False
@@ -131,13 +140,17 @@ def _is_connection(error: BaseException) -> bool:
 def _forbidden(what: str, why: str) -> RegistryError:
     if "host header" in why.lower():
         return RegistryError(
-            what, code="registry.forbidden", why="the server refuses this Host header (403)",
+            what,
+            code="registry.forbidden",
+            why="the server refuses this Host header (403)",
             todo="start `mlflow server` with --allowed-hosts naming the host of the tracking URI",
-        )  # fmt: skip
+        )
     return RegistryError(
-        what, code="registry.forbidden", why=f"this user may not do it, or cannot see it (403): {why}",
+        what,
+        code="registry.forbidden",
+        why=f"this user may not do it, or cannot see it (403): {why}",
         todo="give the user the permission in MLflow, or use another user in the xops_mlflow connection",
-    )  # fmt: skip
+    )
 
 
 def _unavailable(what: str, why: str, settings: MlflowSettings) -> UnavailableError:
@@ -145,13 +158,18 @@ def _unavailable(what: str, why: str, settings: MlflowSettings) -> UnavailableEr
     lowered = why.lower()
     if "timed out" in lowered or "timeout" in lowered:
         return UnavailableError(
-            what, code="unavailable.mlflow_slow", context=context,
+            what,
+            code="unavailable.mlflow_slow",
+            context=context,
             why=f"no answer within {settings.timeout_s} s, in {settings.max_retries + 1} attempts",
-            todo="look at the server's load and its database; raise timeout_s in the connection if it is only slow",
-        )  # fmt: skip
+            todo="look at the server's load and its database; if it is only slow, raise the timeout",
+        )
     if "error responses" in lowered or re.search(r"\b5\d\d\b", why) or "unavailable" in lowered:
         return UnavailableError(
-            what, code="unavailable.mlflow_error", context=context, why=f"it answers with server errors: {why}",
+            what,
+            code="unavailable.mlflow_error",
+            context=context,
+            why=f"it answers with server errors: {why}",
             todo="look at the server's log: its database or its artifact store may be down",
-        )  # fmt: skip
+        )
     return UnavailableError(what, code="unavailable.mlflow", context=context, why=why, todo=_START)

@@ -35,7 +35,9 @@ def artifact_digest(path: Path) -> str:
     )
     if not files:
         raise ModelError(
-            "the model has no files", code="model.no_artifacts", todo="log the model again: its upload never finished"
+            "the model has no files",
+            code="model.no_artifacts",
+            todo="log the model again: its upload never finished",
         )
     return digest_of([[name, _sha256(file)] for name, file in files])
 
@@ -43,8 +45,8 @@ def artifact_digest(path: Path) -> str:
 def download(client: RegistryClient, source_uri: str, into: Path) -> Path:
     """Bring a model's files to the folder ``into`` and return the folder that holds ``MLmodel``.
 
-    :param source_uri: ``models:/m-<id>`` (a logged model), ``runs:/<run>/<path>``, ``mlflow-artifacts:/...`` or
-        any artifact URI MLflow reads.
+    :param source_uri: ``models:/m-<id>`` (a logged model), ``runs:/<run>/<path>``, ``mlflow-artifacts:/...``
+        or any artifact URI MLflow reads.
     :raises ModelError: ``model.no_artifacts`` if nothing is there.
     """
     into.mkdir(parents=True, exist_ok=True)
@@ -62,9 +64,11 @@ def download(client: RegistryClient, source_uri: str, into: Path) -> Path:
         )
     if not found.is_dir() or not any(file.is_file() for file in found.rglob("*")):
         raise ModelError(
-            f"the model at {source_uri} has no files", code="model.no_artifacts",
-            why="its upload never finished, or somebody deleted them", todo="train and register it again",
-        )  # fmt: skip
+            f"the model at {source_uri} has no files",
+            code="model.no_artifacts",
+            why="its upload never finished, or somebody deleted them",
+            todo="train and register it again",
+        )
     log.info("Downloaded the model at %s.", source_uri)
     return found
 

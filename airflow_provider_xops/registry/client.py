@@ -2,11 +2,11 @@
 
 For every function of the registry and for the MLflow hook. MLflow's own client waits up to four minutes on a
 refused port, reports a slow server as an internal error, and takes credentials from the process environment
-only. :meth:`RegistryClient.session` gives it the environment it needs, puts the old one back, and turns whatever
-goes wrong into one of our errors.
+only. :meth:`RegistryClient.session` gives it the environment it needs, puts the old one back, and turns
+whatever goes wrong into one of our errors.
 
-What it does not do: it changes no fluent state of MLflow (``mlflow.set_tracking_uri`` stays the user's), and it
-is not for the triggerer's event loop (MLflow has no asynchronous client).
+What it does not do: it changes no fluent state of MLflow (``mlflow.set_tracking_uri`` stays the user's), and
+it is not for the triggerer's event loop (MLflow has no asynchronous client).
 """
 
 from __future__ import annotations
@@ -40,7 +40,12 @@ _QUIET = {
     # Without it, errors of schema enforcement print the rows.
     "MLFLOW_DISABLE_SCHEMA_DETAILS": "true",
 }
-_NOISY = ("mlflow.sklearn", "mlflow.models.model", "mlflow.store.model_registry.abstract_store", "mlflow.utils.environment")
+_NOISY = (
+    "mlflow.sklearn",
+    "mlflow.models.model",
+    "mlflow.store.model_registry.abstract_store",
+    "mlflow.utils.environment",
+)
 
 
 class RegistryClient:
@@ -69,7 +74,8 @@ class RegistryClient:
 
         :param doing: what is being done, for the error's first sentence ("setting alias champion of m").
         :raises UnavailableError: the server is down, slow, or answers with server errors (retryable).
-        :raises RegistryError: it refused (``registry.forbidden``, ``registry.unauthenticated``, ``registry.refused``).
+        :raises RegistryError: it refused (``registry.forbidden``, ``registry.unauthenticated``,
+            ``registry.refused``).
         :raises NotFoundError: ``not_found.registry``.
         """
         with _ENVIRONMENT_LOCK, _environment(self._variables()), translated(doing, self.settings):
@@ -99,9 +105,11 @@ class RegistryClient:
                 return mlflow.get_model_version(name, str(version))
         except NotFoundError as error:
             raise NotFoundError(
-                f"model {name} has no version {version} in MLflow", code="not_found.model_version", why=error.why,
+                f"model {name} has no version {version} in MLflow",
+                code="not_found.model_version",
+                why=error.why,
                 todo="look at the model's page in MLflow; a deleted version cannot be brought back",
-            ) from None  # fmt: skip
+            ) from None
 
     def aliases(self, name: str) -> dict[str, int]:
         """The aliases of a model and the versions they point to.
@@ -113,9 +121,11 @@ class RegistryClient:
                 found = mlflow.get_registered_model(name).aliases
         except NotFoundError as error:
             raise NotFoundError(
-                f"there is no model {name} in MLflow", code="not_found.model", why=error.why,
-                todo="check the model's name and the tracking URI (and the workspace, where there are several)",
-            ) from None  # fmt: skip
+                f"there is no model {name} in MLflow",
+                code="not_found.model",
+                why=error.why,
+                todo="check the model's name and the tracking URI (and the workspace, if there are any)",
+            ) from None
         return {alias: int(version) for alias, version in found.items()}
 
     def alias_target(self, name: str, alias: str) -> int | None:
@@ -137,7 +147,9 @@ class RegistryClient:
 
     def run_url(self, run_id: str, experiment_id: str | None = None) -> str:
         """The address of a run's page."""
-        return self._page(f"/experiments/{experiment_id}/runs/{run_id}" if experiment_id else f"/runs/{run_id}")
+        return self._page(
+            f"/experiments/{experiment_id}/runs/{run_id}" if experiment_id else f"/runs/{run_id}"
+        )
 
     def model_url(self, name: str) -> str:
         """The address of a registered model's page."""
@@ -147,7 +159,8 @@ class RegistryClient:
         """The address of a model version's page.
 
         >>> from airflow_provider_xops.settings import MlflowSettings
-        >>> RegistryClient(MlflowSettings(tracking_uri="http://localhost:5000")).version_url("late flights", 3)
+        >>> client = RegistryClient(MlflowSettings(tracking_uri="http://localhost:5000"))
+        >>> client.version_url("late flights", 3)
         'http://localhost:5000/#/models/late%20flights/versions/3'
         """
         return self._page(f"/models/{quote(name, safe='')}/versions/{version}")
@@ -180,7 +193,7 @@ class RegistryClient:
 
 @contextlib.contextmanager
 def quiet_mlflow() -> Iterator[None]:
-    """The environment for MLflow's local functions: nothing is phoned home, printed, or warned about twice."""
+    """The environment for MLflow's local functions: nothing is phoned home, printed, or warned about."""
     loggers = [logging.getLogger(name) for name in _NOISY]
     with _ENVIRONMENT_LOCK, _environment(_QUIET):
         levels = [logger.level for logger in loggers]

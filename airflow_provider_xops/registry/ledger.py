@@ -2,8 +2,8 @@
 
 For promote, roll back, reconcile and trace. One Delta table for each model, ``_xops/ledger/<slug>``; within a
 model one gapless sequence for each alias. An entry is committed under the Delta application transaction
-``<model>/<alias>`` at its own sequence number, *through the very handle on which the entry before was read*: of
-any number of writers exactly one commits, and the others see it and decide from the new state.
+``<model>/<alias>`` at its own sequence number, *through the very handle on which the entry before was read*:
+of any number of writers exactly one commits, and the others see it and decide from the new state.
 
 Entries form a hash chain. :func:`verify_chain` finds what was changed, left out or cut off.
 
@@ -16,7 +16,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -24,9 +24,9 @@ from typing import Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from airflow_provider_xops.errors import ConflictError, LakeError, UnavailableError
+from airflow_provider_xops.errors import ConflictError, LakeError, NotFoundError, XOpsError
+from airflow_provider_xops.lake._delta import delta_errors
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import Actor, PromotionDecision, PromotionOutcome, digest_of
 
@@ -115,7 +115,8 @@ class LedgerState:
     def is_applied(self, decision: PromotionDecision) -> bool:
         """Whether an ``applied`` entry follows this decision."""
         return any(
-            entry.outcome is PromotionOutcome.APPLIED and entry.decides == decision.sequence for entry in self.entries
+            entry.outcome is PromotionOutcome.APPLIED and entry.decides == decision.sequence
+            for entry in self.entries
         )
 
     @cached_property
@@ -155,8 +156,8 @@ def append(
 ) -> tuple[PromotionDecision, bool]:
     """Write the entry that ``decide`` makes of the ledger as it is; of many writers one at a time succeeds.
 
-    :param decide: called with the state read; again with the newer state each time another writer was faster. It
-        gives a :class:`Draft` to write, or an existing entry, and then nothing is written.
+    :param decide: called with the state read; again with the newer state each time another writer was faster.
+        It gives a :class:`Draft` to write, or an existing entry, and then nothing is written.
     :returns: the entry, and whether it was written now.
     :raises ConflictError: ``conflict.ledger``, after many lost races in a row.
     :raises UnavailableError: the storage did not answer (``unavailable.ledger``).
@@ -169,12 +170,21 @@ def append(
             return chosen, False
         entry = _entry(chosen, now, actor, as_of)
         if _commit(handle, entry):
-            log.info("Ledger of %s/%s: entry %d, %s (%s).", model, alias, entry.sequence, entry.outcome, entry.reason)
+            log.info(
+                "Ledger of %s/%s: entry %d, %s (%s).",
+                model,
+                alias,
+                entry.sequence,
+                entry.outcome,
+                entry.reason,
+            )
             return entry, True
     raise ConflictError(
-        f"the ledger of {model}/{alias} did not accept an entry in {ATTEMPTS} attempts", code="conflict.ledger",
-        why="other writers were faster each time", todo="run the task again",
-    )  # fmt: skip
+        f"the ledger of {model}/{alias} did not accept an entry in {ATTEMPTS} attempts",
+        code="conflict.ledger",
+        why="other writers were faster each time",
+        todo="run the task again",
+    )
 
 
 def entries(lake: Lake, model: str | None = None, alias: str | None = None) -> list[PromotionDecision]:
@@ -213,17 +223,26 @@ def verify_chain(lake: Lake, model: str, alias: str | None = None) -> list[str]:
     if handle is None:
         return []
     problems = []
-    rows = _rows(handle)
-    found = [PromotionDecision.from_json(json.loads(row["entry"])) for row in rows]
-    for row, entry in zip(rows, found, strict=True):
-        shown = (row["model"], row["alias"], row["sequence"], row["outcome"], row["to_version"], row["entry_hash"])
-        said = (entry.model, entry.alias, entry.sequence, str(entry.outcome), entry.to_version, entry.entry_hash)
-        if shown != said:
-            problems.append(f"{row['alias']} entry {row['sequence']}: its columns do not say what the entry says")
-        if entry.model != model:
-            problems.append(f"{entry.alias} entry {entry.sequence} is about another model, {entry.model}")
-    for name in sorted({entry.alias for entry in found} if alias is None else {alias}):
-        chain = sorted((entry for entry in found if entry.alias == name), key=lambda entry: entry.sequence)
+    found = []
+    for row in _rows(handle):
+        raw = json.loads(row["entry"])
+        entry = PromotionDecision.from_json({**raw, "record_id": ""})
+        found.append((entry, raw))
+        shown = (
+            row["model"],
+            row["alias"],
+            row["sequence"],
+            row["outcome"],
+            row["to_version"],
+            row["entry_hash"],
+        )
+        said = (model, entry.alias, entry.sequence, str(entry.outcome), entry.to_version, entry.entry_hash)
+        if shown != said or entry.model != model:
+            problems.append(
+                f"{row['alias']}: entry {row['sequence']}'s columns do not say what the entry says"
+            )
+    for name in sorted({entry.alias for entry, _ in found} if alias is None else {alias}):
+        chain = sorted((pair for pair in found if pair[0].alias == name), key=lambda pair: pair[0].sequence)
         written = handle.transaction_version(_app_id(model, name)) or 0
         problems += [f"{name}: {problem}" for problem in _chain_problems(chain, written)]
     return problems
@@ -233,19 +252,25 @@ def slug_of(model: str) -> str:
     """The folder of a model's ledger: readable, and different for different names.
 
     >>> slug_of("late flights")
-    'late-flights-7fcbdb21'
+    'late-flights-02be09ac'
     """
     readable = re.sub(r"[^A-Za-z0-9_]+", "-", model).strip("-")[:60]
     return f"{readable}-{hashlib.sha256(model.encode()).hexdigest()[:8]}".lstrip("-")
 
 
-def _chain_problems(chain: Sequence[PromotionDecision], written: int) -> Iterator[str]:
+def _chain_problems(
+    chain: Sequence[tuple[PromotionDecision, Mapping[str, Any]]], written: int
+) -> Iterator[str]:
     previous, expected = GENESIS, 1
     known: set[int] = set()
-    for entry in chain:
+    for entry, raw in chain:
         if entry.sequence != expected:
-            yield (f"entry {entry.sequence} appears twice" if entry.sequence < expected else f"entry {expected} is missing")
-        if entry.entry_hash != _hash_of(entry):
+            yield (
+                f"entry {entry.sequence} appears twice"
+                if entry.sequence < expected
+                else f"entry {expected} is missing"
+            )
+        if entry.entry_hash != _hash_of(raw):
             yield f"entry {entry.sequence} was changed after it was written"
         if entry.previous_hash != previous:
             yield f"entry {entry.sequence} does not follow the entry before it"
@@ -261,50 +286,61 @@ def _chain_problems(chain: Sequence[PromotionDecision], written: int) -> Iterato
 def _entry(draft: Draft, now: LedgerState, actor: Actor, as_of: datetime) -> PromotionDecision:
     head = now.head
     fields: dict[str, Any] = {
-        "recorded_at": as_of, "produced_by": actor.producer, "model": now.model, "alias": now.alias,
-        "sequence": head.sequence + 1 if head else 1, "idempotency_key": actor.idempotency_key,
+        "recorded_at": as_of,
+        "produced_by": actor.producer,
+        "model": now.model,
+        "alias": now.alias,
+        "sequence": head.sequence + 1 if head else 1,
+        "idempotency_key": actor.idempotency_key,
         "previous_hash": head.entry_hash if head else GENESIS,
         **{name: getattr(draft, name) for name in Draft.__dataclass_fields__},
-    }  # fmt: skip
+    }
     unhashed = PromotionDecision(**fields, entry_hash="")
-    return PromotionDecision(**fields, entry_hash=_hash_of(unhashed))
+    return PromotionDecision(**fields, entry_hash=_hash_of(unhashed.to_json()))
 
 
-def _hash_of(entry: PromotionDecision) -> str:
-    return digest_of({name: value for name, value in entry.to_json().items() if name not in _UNHASHED})
+def _hash_of(entry: Mapping[str, Any]) -> str:
+    """Of the entry's JSON *as it was written*: a later reader may know more fields."""
+    return digest_of({name: value for name, value in entry.items() if name not in _UNHASHED})
 
 
 def _commit(handle: DeltaTable, entry: PromotionDecision) -> bool:
     """Commit an entry through the handle it was decided on; False if another writer was faster."""
     row = {
-        "model": entry.model, "alias": entry.alias, "sequence": entry.sequence, "outcome": str(entry.outcome),
-        "to_version": entry.to_version, "recorded_at": entry.recorded_at, "entry_hash": entry.entry_hash,
+        "model": entry.model,
+        "alias": entry.alias,
+        "sequence": entry.sequence,
+        "outcome": str(entry.outcome),
+        "to_version": entry.to_version,
+        "recorded_at": entry.recorded_at,
+        "entry_hash": entry.entry_hash,
         "entry": json.dumps(entry.to_json(), sort_keys=True),
-    }  # fmt: skip
+    }
     properties = CommitProperties(
-        custom_metadata={"xops": json.dumps({"ledger": _app_id(entry.model, entry.alias), "sequence": entry.sequence})},
+        custom_metadata={
+            "xops": json.dumps({"ledger": _app_id(entry.model, entry.alias), "sequence": entry.sequence})
+        },
         app_transactions=[Transaction(_app_id(entry.model, entry.alias), entry.sequence)],
     )
+    table = pa.Table.from_pylist([row], schema=_SCHEMA)
     try:
-        write_deltalake(
-            handle, pa.Table.from_pylist([row], schema=_SCHEMA), mode="append", commit_properties=properties
+        with delta_errors(f"writing to the ledger of {entry.model}"):
+            write_deltalake(handle, table, mode="append", commit_properties=properties)
+    except ConflictError:
+        log.info(
+            "Another writer was faster at entry %d of %s.", entry.sequence, _app_id(entry.model, entry.alias)
         )
-    except CommitFailedError:
-        log.info("Another writer was faster at entry %d of %s.", entry.sequence, _app_id(entry.model, entry.alias))
         return False
-    except (DeltaError, OSError) as error:
-        raise _unavailable(entry.model, error) from None
     return True
 
 
 def _open(lake: Lake, slug: str) -> DeltaTable | None:
     storage = lake.storage
     try:
-        return DeltaTable(storage.table_uri(f"{FOLDER}/{slug}"), storage_options=storage.delta_options())
-    except TableNotFoundError:
+        with delta_errors(f"opening the ledger {slug}"):
+            return DeltaTable(storage.table_uri(f"{FOLDER}/{slug}"), storage_options=storage.delta_options())
+    except NotFoundError:
         return None
-    except (DeltaError, OSError) as error:
-        raise _unavailable(slug, error) from None
 
 
 def _open_or_create(lake: Lake, model: str) -> DeltaTable:
@@ -314,22 +350,24 @@ def _open_or_create(lake: Lake, model: str) -> DeltaTable:
         return handle
     storage = lake.storage
     try:
-        DeltaTable.create(
-            storage.table_uri(f"{FOLDER}/{slug}"), schema=_SCHEMA, mode="error", name=f"ledger of {model}",
-            # Delta would delete commit information after 30 days.
-            configuration={"delta.enableExpiredLogCleanup": "false"}, storage_options=storage.delta_options(),
-        )  # fmt: skip
-    except (DeltaError, OSError) as error:
-        # Another writer may have made it at the same moment; if not, that is the error.
+        with delta_errors(f"making the ledger of {model}"):
+            DeltaTable.create(
+                storage.table_uri(f"{FOLDER}/{slug}"),
+                schema=_SCHEMA,
+                mode="error",
+                name=f"ledger of {model}",
+                # Delta would delete commit information after 30 days.
+                configuration={"delta.enableExpiredLogCleanup": "false"},
+                storage_options=storage.delta_options(),
+            )
+        log.info("Made the promotion ledger of model %s.", model)
+    except XOpsError:
+        # Another writer may have made it at the same moment; if not, this is the error.
         handle = _open(lake, slug)
         if handle is None:
-            raise _unavailable(model, error) from None
+            raise
         return handle
-    log.info("Made the promotion ledger of model %s.", model)
-    handle = _open(lake, slug)
-    if handle is None:
-        raise LakeError(f"the ledger of model {model} vanished", code="lake.ledger_missing", todo="look at the storage")
-    return handle
+    return _open_or_create(lake, model)
 
 
 def _slugs(lake: Lake) -> list[str]:
@@ -343,10 +381,11 @@ def _state_of(handle: DeltaTable, model: str, alias: str) -> LedgerState:
     written = handle.transaction_version(_app_id(model, alias)) or 0
     if written != (now.head.sequence if now.head else 0) or written != len(now.entries):
         raise LakeError(
-            f"the ledger of {model}/{alias} is broken", code="lake.ledger_broken",
+            f"the ledger of {model}/{alias} is broken",
+            code="lake.ledger_broken",
             why=f"{written} entries were written, {len(now.entries)} are there",
             todo=f"run `xops reconcile {model}` and restore the table's earlier version",
-        )  # fmt: skip
+        )
     return now
 
 
@@ -355,19 +394,10 @@ def _read(handle: DeltaTable) -> list[PromotionDecision]:
 
 
 def _rows(handle: DeltaTable) -> list[dict[str, Any]]:
-    try:
+    with delta_errors("reading a promotion ledger"):
         rows: list[dict[str, Any]] = handle.to_pyarrow_table().to_pylist()
-    except (DeltaError, OSError) as error:
-        raise _unavailable("a model", error) from None
     return rows
 
 
 def _app_id(model: str, alias: str) -> str:
     return f"{model}/{alias}"
-
-
-def _unavailable(model: str, error: Exception) -> UnavailableError:
-    return UnavailableError(
-        f"the promotion ledger of {model} cannot be reached", code="unavailable.ledger",
-        why=type(error).__name__, todo="check the lake's storage and its credentials",
-    )  # fmt: skip

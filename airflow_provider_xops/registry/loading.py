@@ -31,9 +31,10 @@ log = logging.getLogger(__name__)
 def load_model(client: RegistryClient, lake: Lake, model: ModelVersion) -> Any:
     """The fitted estimator of a model version (whatever was registered, with its ``predict``).
 
-    :raises ModelError: ``model.unknown`` (the lake has no evidence of it), ``model.digest_mismatch`` (the files
-        are not those that were registered; nothing was unpickled), ``model.untrusted`` (it holds types that were
-        not trusted when it was made), ``model.load_failed`` (a library is missing or another version).
+    :raises ModelError: ``model.unknown`` (the lake has no evidence of it), ``model.digest_mismatch`` (the
+        files are not those that were registered; nothing was unpickled), ``model.untrusted`` (it holds types
+        that were not trusted when it was made), ``model.load_failed`` (a library is missing or another
+        version).
     """
     recorded = _recorded(lake, model)
     with tempfile.TemporaryDirectory(prefix="xops-model-") as folder:
@@ -43,11 +44,11 @@ def load_model(client: RegistryClient, lake: Lake, model: ModelVersion) -> Any:
             raise ModelError(
                 f"the files of model {recorded.name} v{recorded.version} are not those that were registered",
                 code="model.digest_mismatch",
-                why=f"their SHA-256 is {found[:12]}..., recorded is {recorded.artifact_digest[:12]}...: somebody changed"
-                " them in MLflow's artifact store; nothing of them was executed",
+                why=f"their SHA-256 is {found[:12]}..., recorded is {recorded.artifact_digest[:12]}...:"
+                " somebody changed them in MLflow's artifact store; nothing of them was executed",
                 todo="find out who; roll back to another version with `xops rollback`, or train again",
                 context={"found": found, "recorded": recorded.artifact_digest},
-            )  # fmt: skip
+            )
         estimator = _read(path, recorded)
     log.info("Loaded model %s v%d, digest %s.", recorded.name, recorded.version, found[:12])
     return estimator
@@ -68,17 +69,19 @@ def get_model(lake: Lake, name: str, version: int, *, created_at_ms: int | None 
     ]
     if not found:
         raise NotFoundError(
-            f"the lake has no evidence of model {name} v{version}", code="not_found.model_record",
+            f"the lake has no evidence of model {name} v{version}",
+            code="not_found.model_record",
             why="it was not trained through this lake, or it was registered by other means",
             todo=f"bring it in with `xops adopt model {name} --version {version}`, or name another version",
-        )  # fmt: skip
+        )
     return max(found, key=lambda record: (record.created_at_ms, record.recorded_at))
 
 
 def resolve_model(
     lake: Lake, name: str, *, alias: str | None = None, version: int | None = None
 ) -> ModelVersion | None:
-    """The model version an alias stands for, or the one named by number; None if the alias has no champion yet.
+    """The model version an alias stands for, or the one named by number; None if the alias has no champion
+    yet.
 
     The ledger decides what an alias stands for; MLflow's alias is its projection.
 
@@ -99,16 +102,22 @@ def _recorded(lake: Lake, model: ModelVersion) -> ModelVersion:
         record = lake.evidence.get(ModelVersion.kind, model.record_id)
     except NotFoundError as error:
         raise ModelError(
-            f"the lake has no evidence of model {model.name} v{model.version}", code="model.unknown", why=error.what,
+            f"the lake has no evidence of model {model.name} v{model.version}",
+            code="model.unknown",
+            why=error.what,
             todo="bring it in with `xops adopt model`, or name a version that was trained through this lake",
-        ) from None  # fmt: skip
+        ) from None
     if not isinstance(record, ModelVersion):
         raise ModelError(f"record {model.record_id} is not a model version", code="model.unknown")
     return record
 
 
 def _read(path: Path, model: ModelVersion) -> Any:
-    flavors = yaml.safe_load((path / "MLmodel").read_text()).get("flavors", {}) if (path / "MLmodel").exists() else {}
+    flavors = (
+        yaml.safe_load((path / "MLmodel").read_text()).get("flavors", {})
+        if (path / "MLmodel").exists()
+        else {}
+    )
     try:
         if "sklearn" in flavors:
             return _read_sklearn(path, flavors["sklearn"], model)
@@ -120,10 +129,11 @@ def _read(path: Path, model: ModelVersion) -> Any:
         raise
     except Exception as error:
         raise ModelError(
-            f"model {model.name} v{model.version} does not load here", code="model.load_failed",
+            f"model {model.name} v{model.version} does not load here",
+            code="model.load_failed",
             why=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
             todo="install what the model's requirements.txt names (its page in MLflow shows it)",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _read_sklearn(path: Path, flavor: dict[str, Any], model: ModelVersion) -> Any:
@@ -144,6 +154,8 @@ def _read_sklearn(path: Path, flavor: dict[str, Any], model: ModelVersion) -> An
     except UntrustedTypesFoundException:
         needed = sorted(set(skops.io.get_untrusted_types(file=file)) - set(model.trusted_types))
         raise ModelError(
-            f"model {model.name} v{model.version} holds types that nobody trusted", code="model.untrusted",
-            why=f"it needs {', '.join(needed[:5])}", todo="adopt it again naming the types you trust, or train it here",
-        ) from None  # fmt: skip
+            f"model {model.name} v{model.version} holds types that nobody trusted",
+            code="model.untrusted",
+            why=f"it needs {', '.join(needed[:5])}",
+            todo="adopt it again naming the types you trust, or train it here",
+        ) from None

@@ -1,11 +1,11 @@
 """Models: saved so that they can be loaded safely, and registered exactly once.
 
-For training. :func:`save_model` writes a fitted estimator to a folder, in the skops format where every type in it
-is scikit-learn's, NumPy's or SciPy's, else as cloudpickle; the SHA-256 over the folder is what later loads must
-match. :func:`register_model` uploads it, registers one version for each piece of work, and writes the
-:class:`~airflow_provider_xops.records.ModelVersion` record and the pins of its data to the lake.
-:func:`find_model` gives what an earlier attempt at the same work has registered, and completes its evidence if
-that attempt was killed before it could.
+For training. :func:`save_model` writes a fitted estimator to a folder, in the skops format where every type
+in it is scikit-learn's, NumPy's or SciPy's, else as cloudpickle; the SHA-256 over the folder is what later
+loads must match. :func:`register_model` uploads it, registers one version for each piece of work, and writes
+the :class:`~airflow_provider_xops.records.ModelVersion` record and the pins of its data to the lake.
+:func:`find_model` gives what an earlier attempt at the same work has registered, and completes its evidence
+if that attempt was killed before it could.
 """
 
 from __future__ import annotations
@@ -73,12 +73,21 @@ def register_model(
     if existing is not None:
         return existing
     registration = Registration(
-        facts=facts, artifact_digest=saved.digest, trusted_types=saved.trusted_types, key=run.key,
+        facts=facts,
+        artifact_digest=saved.digest,
+        trusted_types=saved.trusted_types,
+        key=run.key,
         experiment_id=run.experiment_id,
-    )  # fmt: skip
+    )
     source = upload_model(client, saved.path, run=run, digest=saved.digest, task=facts.task)
     entity = create_version_once(
-        client, name=name, source=source, run_id=run.run_id, registration=registration, actor=actor, as_of=as_of
+        client,
+        name=name,
+        source=source,
+        run_id=run.run_id,
+        registration=registration,
+        actor=actor,
+        as_of=as_of,
     )
     return record_version(lake, entity, registration=registration, actor=actor, as_of=as_of)
 
@@ -98,21 +107,29 @@ def find_model(client: RegistryClient, lake: Lake, *, name: str, key: str) -> Mo
     digest = entity.tags.get(DIGEST_TAG)
     if not digest:
         raise RegistryError(
-            f"model {name} v{entity.version} carries our key but no artifact digest", code="registry.foreign_version",
-            why="somebody changed its tags", todo="delete the version in MLflow and run the task again",
-        )  # fmt: skip
+            f"model {name} v{entity.version} carries our key but no artifact digest",
+            code="registry.foreign_version",
+            why="somebody changed its tags",
+            todo="delete the version in MLflow and run the task again",
+        )
     actor, as_of = _written_by(entity, key)
-    record = known_version(lake, name=name, version=int(entity.version), created_at_ms=created_ms(entity), digest=digest)
+    record = known_version(
+        lake, name=name, version=int(entity.version), created_at_ms=created_ms(entity), digest=digest
+    )
     if record is None:
         log.info("Model %s v%s has no evidence yet: writing it.", name, entity.version)
         registration = _registration_from_files(client, entity, key, digest)
         return record_version(lake, entity, registration=registration, actor=actor, as_of=as_of)
     pin_data(lake, record, actor=actor, as_of=as_of)
-    log.info("Model %s v%d was registered by the same work before (%s).", name, record.version, record.record_id)
+    log.info(
+        "Model %s v%d was registered by the same work before (%s).", name, record.version, record.record_id
+    )
     return record
 
 
-def known_version(lake: Lake, *, name: str, version: int, created_at_ms: int, digest: str) -> ModelVersion | None:
+def known_version(
+    lake: Lake, *, name: str, version: int, created_at_ms: int, digest: str
+) -> ModelVersion | None:
     """The record of a version from the lake's evidence; None if there is none."""
     with contextlib.suppress(NotFoundError):
         record = lake.evidence.get(ModelVersion.kind, version_record_id(name, version, created_at_ms, digest))
@@ -128,17 +145,18 @@ def version_record_id(name: str, version: int, created_at_ms: int, digest: str) 
     return digest_of([ModelVersion.kind, name, version, created_at_ms, digest])[:32]
 
 
-def upload_model(
-    client: RegistryClient, path: Path, *, run: RunHandle, digest: str, task: str
-) -> str:
+def upload_model(client: RegistryClient, path: Path, *, run: RunHandle, digest: str, task: str) -> str:
     """Upload a model folder as a logged model of the run; gives its ``models:/m-...`` address."""
     with client.session(f"uploading the model of run {run.run_id}") as mlflow:
         from mlflow.entities import LoggedModelOutput
 
         logged = mlflow.create_logged_model(
-            run.experiment_id, name="model", source_run_id=run.run_id, model_type=task,
+            run.experiment_id,
+            name="model",
+            source_run_id=run.run_id,
+            model_type=task,
             tags={KEY_TAG: run.key, DIGEST_TAG: digest},
-        )  # fmt: skip
+        )
         mlflow.log_model_artifacts(logged.model_id, str(path))
         mlflow.finalize_logged_model(logged.model_id, "READY")
         mlflow.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, 0)])
@@ -149,28 +167,40 @@ def upload_model(
 
 
 def create_version_once(
-    client: RegistryClient, *, name: str, source: str, run_id: str | None, registration: Registration, actor: Actor,
+    client: RegistryClient,
+    *,
+    name: str,
+    source: str,
+    run_id: str | None,
+    registration: Registration,
+    actor: Actor,
     as_of: datetime,
-) -> Any:  # fmt: skip
+) -> Any:
     """Register ``source`` as a version of ``name``, once for the registration's key; gives MLflow's entity.
 
-    Of versions with the same key the lowest stays: whoever made a higher one sees the lower one, so all agree.
+    Of versions with the same key the lowest stays: whoever made a higher one sees the lower one, so all
+    agree.
     """
     _ensure_model(client, name)
     tags = {
-        KEY_TAG: registration.key, DIGEST_TAG: registration.artifact_digest,
-        PRODUCER_TAG: json.dumps(dataclasses.asdict(actor.producer), sort_keys=True), AS_OF_TAG: as_of.isoformat(),
+        KEY_TAG: registration.key,
+        DIGEST_TAG: registration.artifact_digest,
+        PRODUCER_TAG: json.dumps(dataclasses.asdict(actor.producer), sort_keys=True),
+        AS_OF_TAG: as_of.isoformat(),
         TRUSTED_TAG: json.dumps(list(registration.trusted_types)),
-    }  # fmt: skip
+    }
     model_id = source.removeprefix("models:/") if source.startswith("models:/m-") else None
     with client.session(f"registering {source} as a version of model {name}") as mlflow:
         mlflow.create_model_version(
             name, source, run_id=run_id, tags=tags, await_creation_for=None, model_id=model_id
-        )  # fmt: skip
+        )
     found = sorted(versions_of_key(client, name, registration.key), key=lambda each: int(each.version))
     kept, *twins = found
     for twin in twins:
-        with contextlib.suppress(NotFoundError), client.session(f"deleting the twin {name} v{twin.version}") as mlflow:
+        with (
+            contextlib.suppress(NotFoundError),
+            client.session(f"deleting the twin {name} v{twin.version}") as mlflow,
+        ):
             mlflow.delete_model_version(name, twin.version)
         log.info("Deleted model %s v%s, a twin of v%s.", name, twin.version, kept.version)
     log.info("Registered model %s v%s (%s).", name, kept.version, client.version_url(name, int(kept.version)))
@@ -180,7 +210,9 @@ def create_version_once(
 def versions_of_key(client: RegistryClient, name: str, key: str) -> list[Any]:
     """The versions of a model that carry a key."""
     with client.session(f"searching model {name} for the work {key}") as mlflow:
-        return list(mlflow.search_model_versions(f"name = {quoted(name)} and tags.`{KEY_TAG}` = {quoted(key)}"))
+        return list(
+            mlflow.search_model_versions(f"name = {quoted(name)} and tags.`{KEY_TAG}` = {quoted(key)}")
+        )
 
 
 def record_version(
@@ -189,12 +221,18 @@ def record_version(
     """Write a registered version's record and pin its data; writing it again changes nothing."""
     facts = registration.facts
     record = ModelVersion(
-        recorded_at=as_of, produced_by=actor.producer, name=str(entity.name), version=int(entity.version),
-        created_at_ms=created_ms(entity), run_id=entity.run_id or None, source_uri=str(entity.source),
-        artifact_digest=registration.artifact_digest, trusted_types=registration.trusted_types,
+        recorded_at=as_of,
+        produced_by=actor.producer,
+        name=str(entity.name),
+        version=int(entity.version),
+        created_at_ms=created_ms(entity),
+        run_id=entity.run_id or None,
+        source_uri=str(entity.source),
+        artifact_digest=registration.artifact_digest,
+        trusted_types=registration.trusted_types,
         experiment_id=registration.experiment_id,
         **{field.name: getattr(facts, field.name) for field in dataclasses.fields(facts)},
-    )  # fmt: skip
+    )
     lake.evidence.put(record)
     pin_data(lake, record, actor=actor, as_of=as_of)
     log.info("Recorded model %s v%d as %s.", record.name, record.version, record.record_id)
@@ -206,7 +244,14 @@ def pin_data(lake: Lake, record: ModelVersion, *, actor: Actor, as_of: datetime)
     chosen: list[tuple[str, Selection | None]] = [("training", record.training), ("holdout", record.holdout)]
     for reason, selection in chosen:
         if selection is not None:
-            pin(lake, selection.dataset, reason=reason, holder=f"model:{record.name}/{record.version}", actor=actor, as_of=as_of)
+            pin(
+                lake,
+                selection.dataset,
+                reason=reason,
+                holder=f"model:{record.name}/{record.version}",
+                actor=actor,
+                as_of=as_of,
+            )
 
 
 def created_ms(entity: Any) -> int:
@@ -225,7 +270,7 @@ def _ensure_model(client: RegistryClient, name: str) -> None:
 
 
 def _written_by(entity: Any, key: str) -> tuple[Actor, datetime]:
-    """The attempt that registered a version, from its tags: what it could not write is written in its name."""
+    """The attempt that registered a version, from its tags: what it left out is written in its name."""
     created = datetime.fromtimestamp(created_ms(entity) / 1000, tz=UTC)
     try:
         producer = Producer(**json.loads(entity.tags[PRODUCER_TAG]))
@@ -243,13 +288,17 @@ def _registration_from_files(client: RegistryClient, entity: Any, key: str, dige
         if found != digest:
             raise ModelError(
                 f"the files of model {entity.name} v{entity.version} are not those that were registered",
-                code="model.digest_mismatch", why=f"their digest is {found[:12]}..., registered was {digest[:12]}...",
+                code="model.digest_mismatch",
+                why=f"their digest is {found[:12]}..., registered was {digest[:12]}...",
                 todo="delete the version in MLflow and train again",
-            )  # fmt: skip
+            )
         facts = saved_facts(path / FACTS_FILE)
     with client.session(f"reading run {entity.run_id}") as mlflow:
         experiment_id = mlflow.get_run(entity.run_id).info.experiment_id if entity.run_id else None
     return Registration(
-        facts=facts, artifact_digest=digest, trusted_types=tuple(json.loads(entity.tags.get(TRUSTED_TAG, "[]"))),
-        key=key, experiment_id=experiment_id,
-    )  # fmt: skip
+        facts=facts,
+        artifact_digest=digest,
+        trusted_types=tuple(json.loads(entity.tags.get(TRUSTED_TAG, "[]"))),
+        key=key,
+        experiment_id=experiment_id,
+    )

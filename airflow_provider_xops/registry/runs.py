@@ -1,8 +1,8 @@
 """MLflow runs that survive killed tasks: found before they are made, closed when their maker is gone.
 
 For training. A run carries the key of its work as the tag ``xops.key``. MLflow's client repeats requests that
-got no answer, so one ``create_run`` may make two; and a killed process leaves its run RUNNING for good. Both are
-put right here: at least one run for each piece of work, none of them left RUNNING.
+got no answer, so one ``create_run`` may make two; and a killed process leaves its run RUNNING for good. Both
+are put right here: at least one run for each piece of work, none of them left RUNNING.
 """
 
 from __future__ import annotations
@@ -106,39 +106,58 @@ def log_run(
     """
     from mlflow.entities import Metric, Param, RunTag
 
-    measured = {name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)}
+    measured = {
+        name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)
+    }
     all_tags = {**(tags or {}), **_selection_tags(selections or {})}
     with client.session(f"logging to run {handle.run_id}") as mlflow:
         batches = {
             "params": _chunks([Param(k, str(v)[:_PARAM_LENGTH]) for k, v in params.items()], _PARAMS_A_BATCH),
-            "metrics": _chunks([Metric(k, v, handle.started_at_ms, 0) for k, v in measured.items()], _METRICS_A_BATCH),
+            "metrics": _chunks(
+                [Metric(k, v, handle.started_at_ms, 0) for k, v in measured.items()], _METRICS_A_BATCH
+            ),
             "tags": _chunks([RunTag(k, v) for k, v in all_tags.items()], _TAGS_A_BATCH),
         }
         for number in range(max(map(len, batches.values()))):
             part = {name: chunks[number] for name, chunks in batches.items() if number < len(chunks)}
             mlflow.log_batch(handle.run_id, **part)
         if selections:
-            mlflow.log_inputs(handle.run_id, datasets=[_dataset_input(name, s) for name, s in selections.items()])
+            mlflow.log_inputs(
+                handle.run_id, datasets=[_dataset_input(name, s) for name, s in selections.items()]
+            )
     log.info(
         "Logged %d parameters, %d metrics and %d datasets to run %s.",
-        len(params), len(measured), len(selections or {}), handle.run_id,
-    )  # fmt: skip
+        len(params),
+        len(measured),
+        len(selections or {}),
+        handle.run_id,
+    )
 
 
 def _start(
-    client: RegistryClient, experiment_id: str, key: str, actor: Actor, run_name: str | None,
-    tags: Mapping[str, str] | None, closed: int,
-) -> RunHandle:  # fmt: skip
+    client: RegistryClient,
+    experiment_id: str,
+    key: str,
+    actor: Actor,
+    run_name: str | None,
+    tags: Mapping[str, str] | None,
+    closed: int,
+) -> RunHandle:
     attempt = uuid.uuid4().hex
     producer = actor.producer
     origin = {
-        "xops.dag_id": producer.dag_id, "xops.run_id": producer.run_id, "xops.task_id": producer.task_id,
+        "xops.dag_id": producer.dag_id,
+        "xops.run_id": producer.run_id,
+        "xops.task_id": producer.task_id,
         "xops.produced_by": producer.id,
-    }  # fmt: skip
+    }
     all_tags = {
-        **{name: value for name, value in origin.items() if value}, **(tags or {}),
-        KEY_TAG: key, FENCE_TAG: str(actor.fence), ATTEMPT_TAG: attempt,
-    }  # fmt: skip
+        **{name: value for name, value in origin.items() if value},
+        **(tags or {}),
+        KEY_TAG: key,
+        FENCE_TAG: str(actor.fence),
+        ATTEMPT_TAG: attempt,
+    }
     with client.session("starting a run") as mlflow:
         made = mlflow.create_run(experiment_id, run_name=run_name, tags=all_tags)
     run_id = str(made.info.run_id)
@@ -146,28 +165,43 @@ def _start(
     closed += _close_leftovers(client, experiment_id, key, actor, keep=run_id, attempt=attempt)
     log.info("Started run %s (%s).", run_id, client.run_url(run_id, experiment_id))
     return RunHandle(
-        run_id=run_id, experiment_id=experiment_id, key=key, started_at_ms=int(made.info.start_time), closed=closed
+        run_id=run_id,
+        experiment_id=experiment_id,
+        key=key,
+        started_at_ms=int(made.info.start_time),
+        closed=closed,
     )
 
 
 def _close_leftovers(
-    client: RegistryClient, experiment_id: str, key: str, actor: Actor, *, keep: str | None, attempt: str | None = None
+    client: RegistryClient,
+    experiment_id: str,
+    key: str,
+    actor: Actor,
+    *,
+    keep: str | None,
+    attempt: str | None = None,
 ) -> int:
     query = f"tags.`{KEY_TAG}` = '{key}' and attributes.status = 'RUNNING'"
     if attempt is not None:
         query += f" and tags.`{ATTEMPT_TAG}` = '{attempt}'"
     with client.session("searching for leftover runs of the same work") as mlflow:
-        open_runs = [found for found in mlflow.search_runs([experiment_id], query) if found.info.run_id != keep]
+        open_runs = [
+            found for found in mlflow.search_runs([experiment_id], query) if found.info.run_id != keep
+        ]
         for found in open_runs:
             if int(found.data.tags.get(FENCE_TAG, "0")) > actor.fence:
                 raise Superseded(
-                    f"run {found.info.run_id} belongs to a newer attempt at the same work", code="superseded.run",
+                    f"run {found.info.run_id} belongs to a newer attempt at the same work",
+                    code="superseded.run",
                     why="this attempt was given up and started again elsewhere",
                     todo="nothing: the newer attempt does the work",
-                )  # fmt: skip
+                )
         for found in open_runs:
             delete_unfinished_models(mlflow, experiment_id, found.info.run_id)
-            mlflow.set_tag(found.info.run_id, CLOSED_TAG, "left open by an attempt that ended without closing it")
+            mlflow.set_tag(
+                found.info.run_id, CLOSED_TAG, "left open by an attempt that ended without closing it"
+            )
             mlflow.set_terminated(found.info.run_id, status="KILLED")
             log.info("Closed run %s, which an earlier attempt left open.", found.info.run_id)
     return len(open_runs)
@@ -196,10 +230,12 @@ def _selection_tags(selections: Mapping[str, Selection]) -> dict[str, str]:
         f"xops.{context}.{name}": value
         for context, chosen in selections.items()
         for name, value in (
-            ("dataset", str(chosen.dataset)), ("table_uuid", chosen.dataset.table_uuid), ("digest", chosen.digest),
+            ("dataset", str(chosen.dataset)),
+            ("table_uuid", chosen.dataset.table_uuid),
+            ("digest", chosen.digest),
             ("rows", str(chosen.rows)),
         )
-    }  # fmt: skip
+    }
 
 
 def _dataset_input(context: str, chosen: Selection) -> Any:
@@ -208,11 +244,18 @@ def _dataset_input(context: str, chosen: Selection) -> Any:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     digest = f"v{chosen.dataset.version}-{chosen.digest}"[:_DATASET_DIGEST_LENGTH]
-    source = {"lake_id": chosen.dataset.lake_id, "table_uuid": chosen.dataset.table_uuid, "version": chosen.dataset.version}
+    source = {
+        "lake_id": chosen.dataset.lake_id,
+        "table_uuid": chosen.dataset.table_uuid,
+        "version": chosen.dataset.version,
+    }
     dataset = Dataset(
-        name=chosen.dataset.table, digest=digest, source_type="xops", source=json.dumps(source, sort_keys=True),
+        name=chosen.dataset.table,
+        digest=digest,
+        source_type="xops",
+        source=json.dumps(source, sort_keys=True),
         profile=json.dumps({"num_rows": chosen.rows, "partitions": len(chosen.partitions)}),
-    )  # fmt: skip
+    )
     return DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", context)])
 
 

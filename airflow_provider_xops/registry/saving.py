@@ -1,8 +1,8 @@
 """Saving a fitted estimator to a folder that MLflow, and only a careful loader, can read.
 
-skops where it can be, cloudpickle where it must be. skops refuses types it does not know, and tree models hold
-some; :func:`save_model` accepts those that come from scikit-learn, NumPy and SciPy and *records* them, because
-MLflow would later believe whatever list stands in the model's own file.
+skops where it can be, cloudpickle where it must be. skops refuses types it does not know, and tree models
+hold some; :func:`save_model` accepts those that come from scikit-learn, NumPy and SciPy and *records* them,
+because MLflow would later believe whatever list stands in the model's own file.
 """
 
 from __future__ import annotations
@@ -32,12 +32,29 @@ TRUSTED_PREFIXES = ("sklearn.", "numpy.", "scipy.", "builtins.")
 # Types a skops file could call to run code, whatever package they come from.
 NEVER_TRUSTED = frozenset(
     {
-        "builtins.eval", "builtins.exec", "builtins.compile", "builtins.__import__", "builtins.open",
-        "builtins.getattr", "builtins.setattr", "builtins.delattr", "builtins.input", "builtins.breakpoint",
-        "builtins.globals", "builtins.vars", "numpy.load", "numpy.save", "numpy.fromfile", "numpy.memmap",
-        "numpy.loadtxt", "numpy.genfromtxt", "numpy.savetxt", "numpy.DataSource", "scipy.io.loadmat",
+        "builtins.eval",
+        "builtins.exec",
+        "builtins.compile",
+        "builtins.__import__",
+        "builtins.open",
+        "builtins.getattr",
+        "builtins.setattr",
+        "builtins.delattr",
+        "builtins.input",
+        "builtins.breakpoint",
+        "builtins.globals",
+        "builtins.vars",
+        "numpy.load",
+        "numpy.save",
+        "numpy.fromfile",
+        "numpy.memmap",
+        "numpy.loadtxt",
+        "numpy.genfromtxt",
+        "numpy.savetxt",
+        "numpy.DataSource",
+        "scipy.io.loadmat",
     }
-)  # fmt: skip
+)
 _ALWAYS_NEEDED = ("mlflow", "scikit-learn", "numpy", "pandas", "scipy")
 
 
@@ -94,15 +111,20 @@ def save_model(
         signature = None if sample is None else infer_signature(sample, predictions)
         try:
             mlflow.sklearn.save_model(
-                estimator, str(path), serialization_format=serialization, signature=signature,
-                pip_requirements=requirements, skops_trusted_types=list(trusted) if trusted else None,
-            )  # fmt: skip
+                estimator,
+                str(path),
+                serialization_format=serialization,
+                signature=signature,
+                pip_requirements=requirements,
+                skops_trusted_types=list(trusted) if trusted else None,
+            )
         except Exception as error:
             raise ModelError(
-                f"the fitted {type(estimator).__name__} cannot be saved", code="model.not_saved",
+                f"the fitted {type(estimator).__name__} cannot be saved",
+                code="model.not_saved",
                 why=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
                 todo="build the estimator from importable functions and classes: no lambdas, no open files",
-            ) from None  # fmt: skip
+            ) from None
     facts_json = {"format": 1, **_facts_to_json(facts)}
     (path / FACTS_FILE).write_text(json.dumps(facts_json, indent=1, sort_keys=True))
     digest = artifact_digest(path)
@@ -123,17 +145,19 @@ def saved_facts(file: Path) -> ModelFacts:
         facts: ModelFacts = TypeAdapter(ModelFacts).validate_python(data)
     except (OSError, ValueError, KeyError):
         raise ModelError(
-            "the model does not say what it was trained on", code="model.no_facts",
-            why=f"its file {FACTS_FILE} is missing or unreadable", todo="train and register it again",
-        ) from None  # fmt: skip
+            "the model does not say what it was trained on",
+            code="model.no_facts",
+            why=f"its file {FACTS_FILE} is missing or unreadable",
+            todo="train and register it again",
+        ) from None
     return facts
 
 
 def all_trustworthy(types: Iterable[str]) -> bool:
     """Whether every one of these type names comes from a package whose types cannot run code when loaded.
 
-    >>> all_trustworthy(["sklearn.tree._tree.Tree"]), all_trustworthy(["builtins.eval"]), all_trustworthy(["os.system"])
-    (True, False, False)
+    >>> all_trustworthy(["sklearn.tree._tree.Tree"]), all_trustworthy(["builtins.eval", "numpy.ndarray"])
+    (True, False)
     """
     return all(name.startswith(TRUSTED_PREFIXES) and name not in NEVER_TRUSTED for name in types)
 
@@ -157,7 +181,10 @@ def _requirements(estimator: Any, serialization: str, extra: Sequence[str]) -> l
     package = type(estimator).__module__.partition(".")[0]
     if package not in ("sklearn", "numpy", "builtins", "__main__"):
         names.update(metadata.packages_distributions().get(package, []))
-    named = {requirement.partition("=")[0].partition("[")[0].partition(">")[0].strip().lower() for requirement in extra}
+    named = {
+        requirement.partition("=")[0].partition("[")[0].partition(">")[0].strip().lower()
+        for requirement in extra
+    }
     pinned = []
     for name in sorted(names - named):
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -1,8 +1,8 @@
 """Rows of a dataset version: chosen, named so that they can be chosen again, and proved to be the same.
 
-For training (which rows trained, which were held out), evaluation (challenger and champion on the same holdout)
-and the leak gate (has either model seen these rows?). A selection holds no rows: it holds the dataset version, the
-rule and the digest of exactly the rows it means. Reading it again verifies the digest.
+For training (which rows trained, which were held out), evaluation (challenger and champion on the same
+holdout) and the leak gate (has either model seen these rows?). A selection holds no rows: it holds the
+dataset version, the rule and the digest of exactly the rows it means. Reading it again verifies the digest.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from airflow_provider_xops.errors import ArgumentError, DataError, TrainingError
+from airflow_provider_xops.errors import ArgumentError, DataError, TrainingError, XOpsError
 from airflow_provider_xops.lake import read
 from airflow_provider_xops.lake.digest import table_digest
 from airflow_provider_xops.lake.lake import Lake
+from airflow_provider_xops.lake.schema import PARTITION_COLUMN
 from airflow_provider_xops.records import DatasetRef, Selection, digest_of
 from airflow_provider_xops.training.frames import has_target
 from airflow_provider_xops.training.splits import Split, random_order, split_from
@@ -30,7 +30,6 @@ __all__ = ["Chosen", "choose", "materialize", "overlap", "whole"]
 log = logging.getLogger(__name__)
 
 TRAINING, HOLDOUT = "training", "holdout"
-PARTITION = "_xops_partition"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,8 @@ def choose(
 
     :param partitions: what is read; None: all of the version.
     :param columns: the columns whose rows and digest are meant, the target among them.
-    :param sample: at most so many training rows (or that fraction, below 1), chosen by ``seed``; the holdout is whole.
+    :param sample: at most so many training rows (or that fraction, below 1), chosen by ``seed``; the
+        holdout is whole.
     :raises TrainingError: ``training.split`` (the rule fits not), ``training.empty`` (a side has no rows),
         ``training.no_target`` (no such column, or no row has it).
 
@@ -92,9 +92,7 @@ def choose(
                 todo="read more partitions, or change the split",
             )  # fmt: skip
         made[side] = _selection(dataset, rows, {**rule, "side": side}, intervals.get(side, ""))
-    log.info(
-        "Chose %d training and %d holdout rows of %s.", made[TRAINING].rows, made[HOLDOUT].rows, dataset
-    )
+    log.info("Chose %d training and %d holdout rows of %s.", made[TRAINING].rows, made[HOLDOUT].rows, dataset)
     return Chosen(
         training=made[TRAINING], training_rows=sides[TRAINING].table,
         holdout=made[HOLDOUT], holdout_rows=sides[HOLDOUT].table,
@@ -113,7 +111,12 @@ def whole(
 
     :raises TrainingError: ``training.empty`` when there are none.
     """
-    rule = {"read": _named(lake, dataset, partitions), "target": target, "columns": list(columns), "side": "all"}
+    rule = {
+        "read": _named(lake, dataset, partitions),
+        "target": target,
+        "columns": list(columns),
+        "side": "all",
+    }
     rows = _sides(lake, dataset, rule, list(columns))[0]["all"]
     if not rows.table.num_rows:
         raise TrainingError(
@@ -150,9 +153,9 @@ def materialize(lake: Lake, selection: Selection, *, columns: Sequence[str]) -> 
 def overlap(lake: Lake, one: Selection, other: Selection) -> int:
     """How many rows two selections share.
 
-    Rows are the same when they lie in the same place of a partition with the same content. Where a partition's
-    content differs between the two versions, rows cannot be told apart by place, so all of the smaller side
-    count: a corrected file holds mostly the same rows.
+    Rows are the same when they lie in the same place of a partition with the same content. Where a
+    partition's content differs between the two versions, rows cannot be told apart by place, so all of the
+    smaller side count: a corrected file holds mostly the same rows.
     """
     if one.dataset.table_uuid != other.dataset.table_uuid:
         return 0
@@ -189,7 +192,7 @@ def _rule(selection: Selection) -> dict[str, Any]:
 
 
 def _named(lake: Lake, dataset: DatasetRef, partitions: Sequence[str] | None) -> Any:
-    """The partitions as the rule keeps them: None for all, first and last for an unbroken range, else the list."""
+    """The partitions as the rule keeps them: None (all), first and last of an unbroken range, or a list."""
     if partitions is None:
         return None
     there = sorted(read.partitions(lake, dataset))
@@ -198,9 +201,10 @@ def _named(lake: Lake, dataset: DatasetRef, partitions: Sequence[str] | None) ->
     if missing:
         raise TrainingError(
             f"{dataset} has no partition {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
-            code="training.partitions", why=f"{len(missing)} of {len(chosen)} partitions asked for are not there",
+            code="training.partitions",
+            why=f"{len(missing)} of {len(chosen)} partitions asked for are not there",
             todo="name partitions that were published, or wait for them",
-        )  # fmt: skip
+        )
     if chosen == there:
         return None
     start = there.index(chosen[0]) if chosen else 0
@@ -211,7 +215,9 @@ def _named(lake: Lake, dataset: DatasetRef, partitions: Sequence[str] | None) ->
 
 def _read_list(lake: Lake, dataset: DatasetRef, named: Any) -> list[str] | None:
     if isinstance(named, Mapping):
-        return [name for name in sorted(read.partitions(lake, dataset)) if named["from"] <= name <= named["to"]]
+        return [
+            name for name in sorted(read.partitions(lake, dataset)) if named["from"] <= name <= named["to"]
+        ]
     return None if named is None else list(named)
 
 
@@ -224,20 +230,22 @@ def _sides(
     wanted = list(dict.fromkeys([*columns, *([target] if target else []), *(split.columns if split else ())]))
     partitions = _read_list(lake, dataset, rule["read"])
     table = _scan(lake, dataset, partitions, wanted, target)
-    names = np.asarray(table.column(PARTITION).to_pandas(), dtype=object)
+    names = np.asarray(table.column(PARTITION_COLUMN).to_pandas(), dtype=object)
     rows = _Rows(table, names, _positions(names))
     if target:
         rows = _take(rows, has_target(table, target))
         if table.num_rows and not rows.table.num_rows:
             raise TrainingError(
                 f"no row of {dataset} has the target {target!r}", code="training.no_target",
-                why=f"all {table.num_rows} rows read are without it", todo="wait for the labels, or read other partitions",
+                why=f"all {table.num_rows} rows read are without it",
+                todo="wait for the labels, or read other partitions",
             )  # fmt: skip
         if rows.table.num_rows < table.num_rows:
-            log.info("%d of %d rows have no target and are left out.", table.num_rows - rows.table.num_rows, table.num_rows)
+            left_out = table.num_rows - rows.table.num_rows
+            log.info("%d of %d rows have no target and are left out.", left_out, table.num_rows)
     if split is None:
         return {"all": rows}, {}
-    train, holdout = split.masks(rows.table, rows.table.column(PARTITION))
+    train, holdout = split.masks(rows.table, rows.table.column(PARTITION_COLUMN))
     times = split.intervals(rows.table) if rows.table.num_rows else None
     train = _sampled(train, rule.get("sample"), rule.get("seed", 0))
     sides = {TRAINING: _take(rows, train), HOLDOUT: _take(rows, holdout)}
@@ -247,16 +255,16 @@ def _sides(
 def _scan(
     lake: Lake, dataset: DatasetRef, partitions: Sequence[str] | None, columns: list[str], target: str | None
 ) -> pa.Table:
-    reader = read.scan(lake, dataset, partitions=partitions, columns=[], with_partition=True)
-    schema = read.arrow_dataset(lake, dataset, partitions).schema
-    reader.close()
-    missing = [name for name in columns if name not in schema.names]
+    names = read.schema_of(lake, dataset).names
+    missing = [name for name in columns if name not in names]
     if missing:
-        code, error = ("training.no_target", TrainingError) if missing == [target] else ("data.columns_missing", DataError)
-        raise error(
+        kind: type[XOpsError] = DataError
+        code = "data.columns_missing"
+        if missing == [target]:
+            kind, code = TrainingError, "training.no_target"
+        raise kind(
             f"{dataset} has no column {', '.join(missing)}", code=code,
-            why=f"its columns are {', '.join(name for name in schema.names if name != PARTITION)}",
-            todo="name columns of the dataset",
+            why=f"its columns are {', '.join(names)}", todo="name columns of the dataset",
         )  # fmt: skip
     return read.scan(lake, dataset, partitions=partitions, columns=columns, with_partition=True).read_all()
 
@@ -295,8 +303,3 @@ def _selection(dataset: DatasetRef, rows: _Rows, rule: Mapping[str, Any], descri
         row_ids_digest=digest_of([places, table_digest(pa.table({"position": rows.positions}).to_reader())]),
         description=description, rule=json.dumps({**rule}, sort_keys=True, separators=(",", ":")),
     )  # fmt: skip
-
-
-def target_classes(table: pa.Table, target: str) -> int:
-    """How many different values the target has among these rows."""
-    return int(pc.count_distinct(table.column(target)).as_py())

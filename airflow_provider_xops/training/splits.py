@@ -50,7 +50,7 @@ class Split(ABC):
         """
 
     def intervals(self, table: pa.Table) -> tuple[str, str] | None:
-        """The times of training and holdout as ``time[COLUMN]:[FROM,TO)`` (UTC), where the rule is about time."""
+        """Times of training and holdout as ``time[COLUMN]:[FROM,TO)`` (UTC), where the rule is about time."""
         return None
 
     def to_json(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class TimeSplit(Split):
         else:
             held = [name for name in ordered if name >= _json(self.cutoff)]
         earlier = [name for name in ordered if not held or name < held[0]]
-        kept = earlier[: len(earlier) - int(self._gap_number())]
+        kept = earlier[: max(0, len(earlier) - int(self._gap_number()))]
         return _among(codes, names, kept), _among(codes, names, held)
 
     def _by_column(self, table: pa.Table) -> tuple[Any, Any]:

@@ -65,7 +65,9 @@ def test_module_imports_nothing_and_so_cannot_fail_in_discovery() -> None:
         "from airflow_provider_xops.get_provider_info import get_provider_info\n"
         "print(get_provider_info()['package-name'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
 
     assert done.stdout.strip() == "airflow-provider-xops", done.stderr
 
@@ -81,7 +83,9 @@ def test_named_links_are_operator_links_and_none_is_left_out() -> None:
     from airflow_provider_xops.version_compat import BaseOperatorLink
 
     named = get_provider_info()["extra-links"]
-    classes = [getattr(importlib.import_module(path.rpartition(".")[0]), path.rpartition(".")[2]) for path in named]
+    classes = [
+        getattr(importlib.import_module(path.rpartition(".")[0]), path.rpartition(".")[2]) for path in named
+    ]
 
     assert all(issubclass(link, BaseOperatorLink) for link in classes)
     from airflow_provider_xops.operators import data, model
@@ -95,7 +99,9 @@ def test_named_links_are_operator_links_and_none_is_left_out() -> None:
     assert used == set(classes)
 
 
-@pytest.mark.parametrize("entry", get_provider_info()["connection-types"], ids=lambda entry: entry["connection-type"])
+@pytest.mark.parametrize(
+    "entry", get_provider_info()["connection-types"], ids=lambda entry: entry["connection-type"]
+)
 def test_connection_types_agree_with_their_hooks(entry: dict[str, Any]) -> None:
     module, _, name = entry["hook-class-name"].rpartition(".")
     hook = getattr(importlib.import_module(module), name)
@@ -111,7 +117,11 @@ def test_secret_form_fields_are_password_fields() -> None:
 
     assert by_type["xops_mlflow"]["conn-fields"]["token"]["schema"]["format"] == "password"
     for entry in by_type.values():
-        plain = {name for name, field in entry["conn-fields"].items() if field["schema"].get("format") != "password"}
+        plain = {
+            name
+            for name, field in entry["conn-fields"].items()
+            if field["schema"].get("format") != "password"
+        }
         assert not plain & {"token", "password", "secret", "api_key", "secret_access_key"}
 
 

@@ -113,14 +113,16 @@ def test_relative_path_is_refused(connection: Make) -> None:
         LakeHook(conn_id).get_settings()
 
 
-@pytest.mark.parametrize("extra", ['{"storage_options": "not json, hunter2"}', "not json, hunter2", '["hunter2"]'])
-def test_malformed_extra_is_refused_without_repeating_it(
-    monkeypatch: pytest.MonkeyPatch, extra: str
-) -> None:
+@pytest.mark.parametrize(
+    "extra", ['{"storage_options": "not json, hunter2"}', "not json, hunter2", '["hunter2"]']
+)
+def test_malformed_extra_is_refused_without_repeating_it(monkeypatch: pytest.MonkeyPatch, extra: str) -> None:
     fields = {"conn_type": "xops_lake", "host": "/lake", "extra": extra}
     monkeypatch.setattr(
         "airflow_provider_xops.hooks._settings.BaseHook.get_connection",
-        lambda conn_id: SimpleNamespace(conn_id=conn_id, login=None, password=None, schema=None, port=None, **fields),
+        lambda conn_id: SimpleNamespace(
+            conn_id=conn_id, login=None, password=None, schema=None, port=None, **fields
+        ),
     )
 
     with pytest.raises(ArgumentError) as caught:
@@ -138,13 +140,18 @@ def test_storage_options_field_is_merged(connection: Make) -> None:
         extra={"storage_options": json.dumps({"aws_allow_http": "true"}), "region": "x"},
     )
 
-    assert LakeHook(conn_id).get_settings().resolved_options() == {"AWS_ALLOW_HTTP": "true", "AWS_REGION": "x"}
+    assert LakeHook(conn_id).get_settings().resolved_options() == {
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "x",
+    }
 
 
 def test_aws_connection_is_asked_again_at_every_open(connection: Make) -> None:
     # given a lake connection that names an AWS connection
     connection("aws", conn_type="aws", login="first", password="one", extra={"endpoint_url": "http://s3:1"})
-    conn_id = connection("lake", conn_type="xops_lake", host="s3://b/l", extra={"aws_conn_id": "aws", "region": "r"})
+    conn_id = connection(
+        "lake", conn_type="xops_lake", host="s3://b/l", extra={"aws_conn_id": "aws", "region": "r"}
+    )
     settings = LakeHook(conn_id).get_settings()
     assert settings.resolved_options() == {
         "AWS_ACCESS_KEY_ID": "first",
@@ -171,7 +178,12 @@ def test_secrets_are_neither_in_reprs_nor_in_logs(connection: Make, caplog: pyte
     caplog.set_level(logging.DEBUG)
     connection("aws", conn_type="aws", login="AKIA", password="hunter2")
     conn_id = connection(
-        "lake", conn_type="xops_lake", host="s3://b/l", password="hunter2", login="AKIA", extra={"aws_conn_id": "aws"}
+        "lake",
+        conn_type="xops_lake",
+        host="s3://b/l",
+        password="hunter2",
+        login="AKIA",
+        extra={"aws_conn_id": "aws"},
     )
 
     hook = LakeHook(conn_id)
@@ -227,7 +239,9 @@ def test_test_connection_refuses_storage_where_two_writers_can_win(
 
 
 def test_test_connection_answers_instead_of_raising(connection: Make, tmp_path: Path) -> None:
-    ok, message = LakeHook(connection("lake", conn_type="xops_lake", host=str(tmp_path / "no"))).test_connection()
+    ok, message = LakeHook(
+        connection("lake", conn_type="xops_lake", host=str(tmp_path / "no"))
+    ).test_connection()
 
     assert not ok
     assert "xops lake init" in message

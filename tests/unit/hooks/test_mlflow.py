@@ -39,7 +39,9 @@ def refused_port() -> int:
         ({"host": "http://[::1]", "port": 5000}, "http://[::1]:5000"),
     ],
 )
-def test_tracking_uri_from_whichever_fields_hold_it(connection: Make, fields: dict[str, Any], expected: str) -> None:
+def test_tracking_uri_from_whichever_fields_hold_it(
+    connection: Make, fields: dict[str, Any], expected: str
+) -> None:
     conn_id = connection("tracking", conn_type="xops_mlflow", **fields)
 
     assert MlflowHook(conn_id).get_settings().tracking_uri == expected
@@ -50,7 +52,11 @@ def test_connection_may_be_written_as_a_uri(monkeypatch: pytest.MonkeyPatch) -> 
 
     settings = MlflowHook("tracking").get_settings()
 
-    assert (settings.tracking_uri, settings.username, settings.password) == ("http://mlflow:5000", "user", "pass")
+    assert (settings.tracking_uri, settings.username, settings.password) == (
+        "http://mlflow:5000",
+        "user",
+        "pass",
+    )
 
 
 def test_order_is_argument_then_connection_then_configuration_then_environment(
@@ -70,7 +76,9 @@ def test_order_is_argument_then_connection_then_configuration_then_environment(
     assert MlflowHook().get_settings().tracking_uri == "http://environment"
 
 
-def test_waiting_is_bounded_by_default_and_settable(connection: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_is_bounded_by_default_and_settable(
+    connection: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     conn_id = connection("tracking", conn_type="xops_mlflow", host="mlflow")
     plain = MlflowHook(conn_id).get_settings()
     assert (plain.timeout_s, plain.max_retries, plain.backoff_factor) == (15, 2, 1.0)
@@ -125,9 +133,15 @@ def test_secrets_are_neither_in_reprs_nor_in_logs(connection: Make, caplog: pyte
     assert "hunter2" not in f"{hook!r} {vars(hook)} {settings!r} {registry!r} {caplog.text}"
 
 
-def test_test_connection_on_a_refused_port_answers_soon_and_says_so(connection: Make, refused_port: int) -> None:
+def test_test_connection_on_a_refused_port_answers_soon_and_says_so(
+    connection: Make, refused_port: int
+) -> None:
     conn_id = connection(
-        "tracking", conn_type="xops_mlflow", host="127.0.0.1", port=refused_port, extra={"max_retries": 0, "timeout": 2}
+        "tracking",
+        conn_type="xops_mlflow",
+        host="127.0.0.1",
+        port=refused_port,
+        extra={"max_retries": 0, "timeout": 2},
     )
 
     ok, message = MlflowHook(conn_id).test_connection()

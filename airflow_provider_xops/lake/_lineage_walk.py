@@ -1,0 +1,306 @@
+"""The walk behind a trace: from a subject up to the source files, and down to the predictions.
+
+For :func:`airflow_provider_xops.lake.lineage.trace`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from airflow_provider_xops.errors import NotFoundError
+from airflow_provider_xops.lake._lineage_graph import (
+    Graph,
+    concerns,
+    dataset_node,
+    decision_node,
+    evaluation_node,
+    missing_node,
+    model_id,
+    model_node,
+    partitions_text,
+    prediction_node,
+    replaces,
+    run_node,
+    scoring_node,
+    selection_note,
+    short,
+    source_node,
+    standing_of,
+    validation_node,
+)
+from airflow_provider_xops.lake._lineage_records import Decisions, Records
+from airflow_provider_xops.lake.lake import Lake
+from airflow_provider_xops.lake.tables import RAW_SUFFIX, resolve_ref
+from airflow_provider_xops.records import (
+    DatasetRef,
+    DatasetVersion,
+    Evaluation,
+    ModelVersion,
+    PromotionDecision,
+    PromotionOutcome,
+    ScoringRun,
+    Selection,
+    SourceFile,
+    ValidationReport,
+)
+
+__all__ = ["Walk"]
+
+_NO_RECORD = "no record of it in this lake"
+
+
+class Walk:
+    """One trace: every record is read once, every node expanded once."""
+
+    def __init__(self, lake: Lake, decisions: Decisions) -> None:
+        self.lake = lake
+        self.graph = Graph()
+        self.known = Records(lake, decisions)
+        self._expanded: set[object] = set()
+
+    def prediction(self, prediction_id: str, run_prefix: str, row: int) -> str:
+        found = [
+            run for run in self.lake.evidence.find(ScoringRun.kind, run_prefix) if isinstance(run, ScoringRun)
+        ]
+        if not found or row >= found[0].rows:
+            raise NotFoundError(
+                f"there is no prediction {prediction_id} in the lake at {self.lake.uri}",
+                code="not_found.prediction",
+                why=f"its scoring run has {found[0].rows} rows" if found else "no scoring run has that id",
+                todo="check the id; if the scoring task was killed just after its commit, run it again first",
+            )  # fmt: skip
+        node = self.graph.add(prediction_node(prediction_id, row, found[0]))
+        self.graph.link(self.scoring_run(found[0]), node, "made by", "made")
+        return node
+
+    def model_subject(self, name: str, version: int) -> str:
+        named = [model for model in self.known.models if (model.name, model.version) == (name, version)]
+        if not named:
+            raise NotFoundError(
+                f"there is no model version {name}/{version} in the lake at {self.lake.uri}",
+                code="not_found.model",
+                todo="check name and version; `xops adopt` takes a model of MLflow into the chain",
+            )  # fmt: skip
+        newest = max(named, key=lambda model: model.created_at_ms)  # a re-created model restarts its numbers
+        node = self.model(newest)
+        self.uses_of_model(newest, node)
+        return node
+
+    def dataset_subject(self, table: str, version: int) -> str:
+        ref = self.named_version(table, version)
+        node = self.dataset(ref, None)
+        self.uses_of_dataset(ref, node)
+        return node
+
+    def named_version(self, table: str, version: int) -> DatasetRef:
+        try:
+            return resolve_ref(self.lake, table, version, allow_raw=True)
+        except NotFoundError:  # dropped or vacuumed away: evidence outlives it
+            known = [each for each in self.known.versions if (each.table, each.version) == (table, version)]
+            if not known:
+                raise
+            return max(known, key=lambda each: each.recorded_at).ref
+
+    def scoring_run(self, run: ScoringRun) -> str:
+        node = self.graph.add(scoring_node(run))
+        if self.first_time(node):
+            model = self.known.get(ModelVersion, run.model_record)
+            if model is None:
+                model_node_id = self.graph.add(
+                    missing_node(
+                        model_id(run.model_name, run.model_version, run.model_created_at_ms), "model",
+                        f"model {run.model_name} v{run.model_version}",
+                        f"no record {short(run.model_record)} in this lake",
+                    )
+                )  # fmt: skip
+            else:
+                model_node_id = self.model(model)
+            self.graph.link(model_node_id, node, "scored by", "used by")
+            data = self.dataset(run.dataset_in, (run.partition,))
+            self.graph.link(data, node, "scored rows of", "was scored by", partitions_text([run.partition]))
+        return node
+
+    def model(self, model: ModelVersion) -> str:
+        entries = self.known.entries(model.name)
+        node = self.graph.add(model_node(model, standing_of(model, entries)))
+        if self.first_time(node):
+            self.decided(model, node, entries)
+            for selection, upstream, downstream in (
+                (model.training, "trained on", "trained"),
+                (model.holdout, "held out for its test", "tested"),
+            ):
+                if selection is not None:
+                    data = self.dataset(selection.dataset, selection.partitions)
+                    self.graph.link(data, node, upstream, downstream, selection_note(selection))
+        return node
+
+    def decided(self, model: ModelVersion, node: str, entries: Sequence[PromotionDecision]) -> None:
+        cited: set[str] = set()
+        for entry in entries:
+            away = replaces(entry, model)
+            if entry.outcome is PromotionOutcome.APPLIED or not (away or concerns(entry, model)):
+                continue
+            applied = next(
+                (each for each in entries if each.alias == entry.alias and each.decides == entry.sequence),
+                None,
+            )
+            decision = self.graph.add(decision_node(entry, applied))
+            relation = "replaced by" if away else "decided on by"
+            self.graph.link(decision, node, relation, "decided on")
+            for record_id in entry.evidence:
+                cited.add(record_id)
+                self.graph.link(self.evidence_of(record_id), decision, "on the evidence of", "supported")
+        for evaluation in self.known.evaluations:
+            if evaluation.model == model.ref and evaluation.record_id not in cited:
+                self.graph.link(
+                    self.graph.add(evaluation_node(evaluation)), node, "evaluated in", "evaluated"
+                )
+
+    def evidence_of(self, record_id: str) -> str:
+        evaluation = self.known.get(Evaluation, record_id)
+        if evaluation is not None:
+            return self.graph.add(evaluation_node(evaluation))
+        report = self.known.get(ValidationReport, record_id)
+        if report is not None:
+            return self.graph.add(validation_node(report))
+        return self.graph.add(
+            missing_node(f"evidence:{record_id}", "evaluation", f"record {short(record_id)}", _NO_RECORD)
+        )
+
+    def dataset(self, ref: DatasetRef, partitions: Sequence[str] | None) -> str:
+        """A dataset version as somebody read it, and the commits that wrote the partitions that were read."""
+        wanted = tuple(sorted(partitions)) if partitions is not None else None
+        node = self.dataset_version(ref)
+        if self.first_time((ref, wanted)):
+            for version, held in sorted(self.known.holders(ref, wanted).items()):
+                self.commit(replace(ref, version=version), held)
+                if version != ref.version:
+                    earlier = self.dataset_version(replace(ref, version=version))
+                    self.graph.link(
+                        earlier,
+                        node,
+                        "still holds what was written as",
+                        "is still held by",
+                        partitions_text(held),
+                    )
+        return node
+
+    def dataset_version(self, ref: DatasetRef) -> str:
+        node, record = f"dataset:{ref.table_uuid}@{ref.version}", self.known.version(ref)
+        if record is not None:
+            return self.graph.add(dataset_node(node, record))
+        return self.graph.add(missing_node(node, "dataset", f"dataset {ref}", _NO_RECORD))
+
+    def commit(self, ref: DatasetRef, partitions: tuple[str, ...]) -> None:
+        """What one commit was made from, as far as these partitions of it go."""
+        record = self.known.version(ref)
+        if record is None or not self.first_time(("commit", ref, partitions)):
+            return
+        node = self.dataset_version(ref)
+        reports = self.reports(record, node)
+        for number, parent in enumerate(record.parents):
+            data = self.dataset(parent, self.partitions_read(record, number, partitions))
+            if parent in reports:
+                self.graph.link(data, reports[parent], "which checked", "was checked by")
+            else:
+                self.graph.link(data, node, "made from", "went into")
+        if record.sources:
+            run = self.graph.add(run_node(record))
+            self.graph.link(run, node, "written by", "wrote")
+            for source in _likely_first(record.sources, partitions):
+                self.graph.link(self.graph.add(source_node(source)), run, "which read", "was read by")
+
+    def reports(self, record: DatasetVersion, node: str) -> dict[DatasetRef, str]:
+        """The reports that let a commit through, by the dataset version they are about."""
+        found = {}
+        for record_id in record.parent_records:
+            report = self.known.get(ValidationReport, record_id)
+            if report is None:
+                known = self.graph.add(
+                    missing_node(
+                        f"validation:{record_id}", "validation", f"validation {short(record_id)}", _NO_RECORD
+                    )
+                )
+            else:
+                known = self.graph.add(validation_node(report))
+                found[report.dataset] = known
+            self.graph.link(known, node, "published on the strength of", "let through")
+        return found
+
+    def partitions_read(
+        self, record: DatasetVersion, parent: int, partitions: tuple[str, ...]
+    ) -> tuple[str, ...] | None:
+        """The partitions of a parent that a commit read; None: all of it, or nobody recorded it."""
+        if record.parents[parent].table == f"{record.table}{RAW_SUFFIX}":
+            return partitions  # publishing copies partitions as they are
+        return record.parent_partitions[parent] if parent < len(record.parent_partitions) else None
+
+    def uses_of_dataset(self, ref: DatasetRef, node: str) -> None:
+        if not self.first_time(("uses", ref)):
+            return
+        for child in self.known.versions:
+            for number, parent in enumerate(child.parents):
+                if self.reaches(ref, parent, self.partitions_read(child, number, child.partitions)):
+                    made = self.dataset_version(child.ref)
+                    self.graph.link(node, made, "made from", "went into", partitions_text(child.partitions))
+                    self.uses_of_dataset(child.ref, made)
+        for model in self.known.models:
+            for selection, upstream, downstream in (
+                (model.training, "trained on", "trained"),
+                (model.holdout, "held out for its test", "tested"),
+            ):
+                if selection is not None and self.reaches(ref, selection.dataset, selection.partitions):
+                    user = self.graph.add(
+                        model_node(model, standing_of(model, self.known.entries(model.name)))
+                    )
+                    self.graph.link(node, user, upstream, downstream, _through(ref, selection))
+                    self.uses_of_model(model, user)
+        for run in self.known.scoring_runs:
+            if self.reaches(ref, run.dataset_in, (run.partition,)):
+                user = self.graph.add(scoring_node(run))
+                self.graph.link(
+                    node, user, "scored rows of", "was scored by", partitions_text([run.partition])
+                )
+                self.predictions_of(run, user)
+
+    def uses_of_model(self, model: ModelVersion, node: str) -> None:
+        if not self.first_time(("uses", node)):
+            return
+        for run in self.known.scoring_runs:
+            if (run.model_name, run.model_version, run.model_created_at_ms) == (
+                model.name, model.version, model.created_at_ms,
+            ):  # fmt: skip
+                user = self.graph.add(scoring_node(run))
+                self.graph.link(node, user, "scored by", "used by")
+                self.predictions_of(run, user)
+
+    def predictions_of(self, run: ScoringRun, node: str) -> None:
+        self.graph.link(
+            node, self.dataset_version(run.dataset_out), "written by", "wrote", f"{run.rows:,} predictions"
+        )
+
+    def reaches(self, ref: DatasetRef, used: DatasetRef, partitions: tuple[str, ...] | None) -> bool:
+        """Whether reading these partitions of ``used`` reads something that the commit ``ref`` wrote."""
+        if (ref.lake_id, ref.table_uuid) != (used.lake_id, used.table_uuid) or used.version < ref.version:
+            return False
+        wanted = tuple(sorted(partitions)) if partitions is not None else None
+        return used == ref or ref.version in self.known.holders(used, wanted)
+
+    def first_time(self, key: object) -> bool:
+        """Whether ``key`` is expanded for the first time: the walk ends on any graph."""
+        first = key not in self._expanded
+        self._expanded.add(key)
+        return first
+
+
+def _likely_first(sources: Sequence[SourceFile], partitions: Sequence[str]) -> list[SourceFile]:
+    # A record of many partitions does not say which file went into which; names often do.
+    return sorted(
+        sources, key=lambda source: (not any(name in source.uri for name in partitions), source.uri)
+    )
+
+
+def _through(ref: DatasetRef, selection: Selection) -> str:
+    through = "" if selection.dataset == ref else f"through {selection.dataset}, which still holds it: "
+    return through + selection_note(selection)

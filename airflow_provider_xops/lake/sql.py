@@ -1,0 +1,220 @@
+"""One SELECT over dataset versions, run by DuckDB in a box.
+
+For transformations. The box holds the inputs and nothing else: no file, no network, no Python variable, no
+setting can be reached from the SQL. Results are streamed; what does not fit into memory spills.
+
+Errors say what is wrong with the SQL in DuckDB's words; where a *value* is the trouble, only the kind of
+trouble is told, because DuckDB quotes values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from airflow_provider_xops.errors import ArgumentError, DataError, XOpsError
+from airflow_provider_xops.lake.data_files import files_of
+from airflow_provider_xops.lake.lake import Lake
+from airflow_provider_xops.lake.read import arrow_dataset
+from airflow_provider_xops.lake.schema import PARTITION_COLUMN
+from airflow_provider_xops.lake.storage import LocalStorage
+from airflow_provider_xops.lake.tables import open_table, table_info
+from airflow_provider_xops.records import DatasetRef
+
+__all__ = ["Query", "Session", "parse_query"]
+
+BATCH_ROWS = 65_536
+PARTITION_PARAMETER = "partition"
+
+_ALIAS = re.compile(r"[A-Za-z_]\w{0,62}")
+_GLOB = re.compile(r"[*?\[\]{}]")
+# Whole numbers wider than Delta Lake's: DuckDB's sums of integers are.
+_WIDE = {"HUGEINT", "UHUGEINT"}
+_ABOUT_THE_SQL = (
+    duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.SyntaxException,
+    duckdb.NotImplementedException, duckdb.PermissionException,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Query:
+    """One SELECT statement. ``uses_partition``: it names ``$partition``."""
+
+    text: str
+    uses_partition: bool
+
+    @contextmanager
+    def session(self, folder: Path, *, memory_limit: str) -> Iterator[Session]:
+        """A DuckDB of its own for this query.
+
+        :param folder: where it may spill to.
+        """
+        connection = duckdb.connect(":memory:")
+        try:
+            for name, value in (
+                ("temp_directory", str(folder)),
+                ("memory_limit", memory_limit),
+                ("TimeZone", "UTC"),
+                ("python_enable_replacements", "false"),
+                ("autoinstall_known_extensions", "false"),
+                ("autoload_known_extensions", "false"),
+            ):
+                with _typed_errors():
+                    connection.execute(f"SET {name} = {_text(value)}")
+            yield Session(connection, self)
+        finally:
+            connection.close()
+
+
+class Session:
+    """A DuckDB with its inputs: add them, then run once."""
+
+    def __init__(self, connection: Any, query: Query) -> None:
+        self._connection = connection
+        self._query = query
+        self._paths: list[str] = []
+
+    def add_input(self, lake: Lake, alias: str, ref: DatasetRef, partitions: Sequence[str] | None) -> None:
+        """Make (partitions of) a dataset version known under a name.
+
+        :raises ArgumentError: ``argument.alias``: SQL would have to quote the name.
+        """
+        if not _ALIAS.fullmatch(alias):
+            raise ArgumentError(
+                f"{alias!r} cannot name an input in SQL",
+                code="argument.alias",
+                todo="use letters, digits and '_'",
+            )
+        paths = _local_paths(lake, ref, partitions)
+        with _typed_errors():
+            if paths:
+                # DuckDB reads Parquet by itself several times faster than through Arrow.
+                self._paths += paths
+                listed = ", ".join(_text(path) for path in paths)
+                rows = f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
+            else:
+                hidden = f"_xops_input_{alias}"
+                self._connection.register(hidden, arrow_dataset(lake, ref, partitions))
+                rows = f"SELECT * EXCLUDE ({_name(PARTITION_COLUMN)}) FROM {_name(hidden)}"
+            self._connection.execute(f"CREATE VIEW {_name(alias)} AS {rows}")
+
+    def run(self, partition: str) -> Iterator[Any]:
+        """The result's Arrow schema, then its batches.
+
+        :raises ArgumentError: ``argument.sql``; :raises DataError: ``data.transform``,
+            ``data.transform_memory``.
+        """
+        parameters = {PARTITION_PARAMETER: partition} if self._query.uses_partition else None
+        with _typed_errors():
+            self._close_box()
+            columns = self._connection.execute(f"DESCRIBE {self._query.text}", parameters).fetchall()
+            wide = [name for name, kind, *_ in columns if kind in _WIDE]
+            narrowed = ", ".join(f"CAST({_name(name)} AS BIGINT) AS {_name(name)}" for name in wide)
+            text = (
+                f"SELECT * REPLACE ({narrowed}) FROM ({self._query.text}\n) AS result"
+                if wide
+                else self._query.text
+            )
+            # sql() streams; execute() would collect the whole result first.
+            reader = self._connection.sql(text, params=parameters).fetch_arrow_reader(BATCH_ROWS)
+        yield reader.schema
+        while True:
+            with _typed_errors():
+                batch = next(reader, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _close_box(self) -> None:
+        listed = ", ".join(_text(path) for path in self._paths)
+        self._connection.execute(f"SET allowed_paths = [{listed}]")
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET lock_configuration = true")
+
+
+def parse_query(sql: str) -> Query:
+    """The query, if it is exactly one SELECT.
+
+    :raises ArgumentError: ``argument.sql``.
+
+    >>> parse_query("SELECT 1 AS one WHERE $partition = 'all';").uses_partition
+    True
+    """
+    with _typed_errors(), duckdb.connect(":memory:") as connection:
+        statements = connection.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise ArgumentError(
+            "the SQL is not one SELECT",
+            code="argument.sql",
+            why=f"it has {len(statements)} statements"
+            if len(statements) != 1
+            else "it does something else than read",
+            todo="write one SELECT over the inputs' names",
+        )
+    unknown = sorted(set(statements[0].named_parameters) - {PARTITION_PARAMETER})
+    if unknown:
+        raise ArgumentError(
+            f"the SQL uses the parameter {unknown[0]}",
+            code="argument.sql",
+            why=f"the only one there is is ${PARTITION_PARAMETER}",
+            todo="render other values by the task's template",
+        )
+    text = statements[0].query.strip().rstrip(";").strip()
+    return Query(text, PARTITION_PARAMETER in statements[0].named_parameters)
+
+
+def _local_paths(lake: Lake, ref: DatasetRef, partitions: Sequence[str] | None) -> list[str]:
+    """The data files, where DuckDB can open them by itself; else nothing."""
+    if not isinstance(lake.storage, LocalStorage) or _GLOB.search(lake.storage.uri):
+        return []
+    handle = open_table(lake, ref.table, ref.version)
+    if table_info(handle) is None:
+        return []
+    root = lake.storage.table_uri(ref.table)
+    return [
+        f"{root}/{file.path}"
+        for file in files_of(handle, table=ref.table)
+        if partitions is None or file.partition in partitions
+    ]
+
+
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    try:
+        yield
+    except XOpsError:
+        raise
+    except duckdb.OutOfMemoryException:
+        raise DataError(
+            "the SQL needs more memory than it may use",
+            code="data.transform_memory",
+            why="a step of it cannot spill to disk",
+            todo="raise memory_limit, or transform fewer partitions at once",
+        ) from None
+    except _ABOUT_THE_SQL as error:
+        reached = isinstance(error, duckdb.PermissionException)
+        raise ArgumentError(
+            "the SQL cannot be run", code="argument.sql",
+            why="it reaches beyond its inputs" if reached else str(error).strip().splitlines()[0],
+            todo="name what it needs as an input" if reached else "correct it",
+        ) from None  # fmt: skip
+    except duckdb.Error as error:
+        raise DataError(
+            f"the SQL failed on a value of its inputs ({type(error).__name__})", code="data.transform",
+            why="DuckDB's message quotes the value and is not repeated here",
+            todo="look for casts and arithmetic in the SQL; try_cast gives a null instead of an error",
+        ) from None  # fmt: skip
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

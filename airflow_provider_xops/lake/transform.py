@@ -1,0 +1,298 @@
+"""Versions in, a version out: one table made from others, by DuckDB SQL or by a function, once.
+
+For the transform operator and notebooks::
+
+    transform(lake, {"flights": flights_ref, "airports": airports_ref}, table="daily",
+              sql="SELECT carrier, count(*) AS n FROM flights GROUP BY carrier", partitions=["2013-01-01"],
+              ...)
+
+**Which rows an input gives.** For each partition that is written, an input that has a partition of that name
+is read in that partition; one that has no partitions (``all``) is read whole; and ``all`` is made from whole
+versions.
+:class:`TransformInput` says otherwise where that is not meant.
+
+**When it is done already.** The digests of what is read, and the text of the SQL (or the function's name,
+code version and arguments) make the input fingerprint. The same one is not computed again.
+
+**Order.** SQL promises none, so rows are sorted: by ``keys``, else by all columns.
+
+What it does not do: reach beyond its inputs. SQL can open no other file and no other table; ``now()`` and
+``random()`` are the author's own risk, since the fingerprint does not see them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from airflow_provider_xops.errors import ArgumentError, NotFoundError, UserCodeError, XOpsError
+from airflow_provider_xops.lake.commit import CommitResult, Segment, commit
+from airflow_provider_xops.lake.lake import Lake
+from airflow_provider_xops.lake.parquet_files import sorted_batches
+from airflow_provider_xops.lake.read import WHOLE, content_digest, scan
+from airflow_provider_xops.lake.read import partitions as partitions_of
+from airflow_provider_xops.lake.schema import cast_batch, to_delta_schema
+from airflow_provider_xops.lake.sql import Query, parse_query
+from airflow_provider_xops.lake.tables import RAW_SUFFIX, check_table_name
+from airflow_provider_xops.records import Actor, DatasetRef, WriteMode, digest_of
+from airflow_provider_xops.usercode import code_version, reference_of, resolve_callable
+
+__all__ = ["TransformInput", "transform"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TransformInput:
+    """An input with its own choice of rows.
+
+    :param partitions: exactly these, for every partition that is written; None: the whole version.
+    """
+
+    dataset: DatasetRef
+    partitions: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What one input gives for one output partition."""
+
+    alias: str
+    ref: DatasetRef
+    partitions: tuple[str, ...] | None
+    digest: str
+
+
+def transform(
+    lake: Lake,
+    inputs: Mapping[str, DatasetRef | TransformInput],
+    *,
+    table: str,
+    sql: str | None = None,
+    function: str | Callable[..., Any] | None = None,
+    function_args: Mapping[str, Any] | None = None,
+    partitions: Sequence[str] = (WHOLE,),
+    mode: WriteMode | str = WriteMode.REPLACE,
+    keys: Sequence[str] = (),
+    raw: bool = False,
+    batch_id: str | None = None,
+    memory_limit: str = "1GB",
+    actor: Actor,
+    as_of: datetime,
+) -> CommitResult:
+    """Make partitions of a table from dataset versions; one that was made from the same before is left alone.
+
+    :param inputs: name in the SQL (or key of the function's first argument) to a dataset version.
+    :param sql: one SELECT over the inputs' names; ``$partition`` in it is the partition that is written.
+        Whole numbers that DuckDB widens (sums) come back as ``int64``.
+    :param function: ``package.module:function``, called as ``function({name: pyarrow.Table},
+        **function_args)``; gives an Arrow table, batch or reader, or a pandas frame. Its inputs are in
+        memory; SQL streams.
+    :param partitions: the partitions to write.
+    :param keys: columns that identify a row of the result.
+    :param raw: write ``<table>__raw``, to be validated and published; else ``table`` itself.
+    :param batch_id: in append and merge mode, what the batch is called; default: its fingerprint.
+    :param memory_limit: of DuckDB; what does not fit spills into the lake's scratch folder.
+    :return: the version that holds the result, ``reused`` if it did before.
+    :raises ArgumentError: no inputs, both or none of SQL and function, SQL that is not one SELECT over the
+        inputs.
+    :raises UserCodeError: the function cannot be named, raised, or gave no table.
+    :raises DataError: values on which the SQL fails (``data.transform``), or a result that no table can hold.
+    :raises NotFoundError: an input has no partition of the name that is written.
+    """
+    check_table_name(table)
+    if not inputs:
+        raise ArgumentError(
+            f"table {table} is made from nothing", code="argument.empty", todo="name an input"
+        )
+    if bool(sql and sql.strip()) == (function is not None):
+        raise ArgumentError(
+            f"table {table} is made by {'both SQL and a function' if sql else 'neither SQL nor a function'}",
+            code="argument.transform",
+            why="a template may have rendered to nothing",
+            todo="give exactly one of them",
+        )
+    arguments = dict(function_args or {})
+    code = _code_identity(sql, function, arguments)
+    chosen = {alias: _as_input(item) for alias, item in inputs.items()}
+    run: Callable[[Sequence[_Read], str], Iterator[Any]]
+    if function is None:
+        run = partial(_run_sql, lake, parse_query(sql or ""), memory_limit)
+    else:
+        run = partial(_run_function, lake, resolve_callable(function), reference_of(function), arguments)
+    segments: list[Segment] = []
+    parents: dict[tuple[DatasetRef, tuple[str, ...] | None], None] = {}
+    for partition in partitions:
+        reads = [_read(lake, alias, item, partition) for alias, item in chosen.items()]
+        parents.update({(read.ref, read.partitions): None for read in reads})
+        segments.append(_segment(lake, partition, reads, code, run, tuple(keys), WriteMode(mode), batch_id))
+    return commit(
+        lake,
+        f"{table}{RAW_SUFFIX}" if raw and not table.endswith(RAW_SUFFIX) else table,
+        segments,
+        mode=WriteMode(mode),
+        keys=tuple(keys),
+        order_by=(),
+        actor=actor,
+        as_of=as_of,
+        **_parents(parents),
+    )
+
+
+def _code_identity(sql: str | None, function: Any, arguments: Mapping[str, Any]) -> list[Any]:
+    if function is None:
+        return ["sql", hashlib.sha256((sql or "").strip().encode()).hexdigest()]
+    try:
+        digest = digest_of(dict(arguments))
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            "the function's arguments are not plain JSON",
+            code="argument.function_args",
+            why="they are part of what decides whether the work was done",
+            todo="pass numbers, texts, lists and mappings",
+        ) from None
+    return ["function", reference_of(function), code_version(function), digest]
+
+
+def _as_input(item: DatasetRef | TransformInput) -> TransformInput | DatasetRef:
+    if isinstance(item, TransformInput | DatasetRef):
+        return item
+    raise ArgumentError(
+        f"a {type(item).__name__} is not an input",
+        code="argument.input",
+        todo="pass a DatasetRef or a TransformInput",
+    )
+
+
+def _read(lake: Lake, alias: str, item: DatasetRef | TransformInput, partition: str) -> _Read:
+    if isinstance(item, TransformInput):
+        ref, chosen = item.dataset, item.partitions
+    else:
+        ref, chosen = item, _aligned(lake, item, partition)
+    return _Read(alias, ref, chosen, content_digest(lake, ref, chosen))
+
+
+def _aligned(lake: Lake, ref: DatasetRef, partition: str) -> tuple[str, ...] | None:
+    present = partitions_of(lake, ref)
+    if partition == WHOLE or present == [WHOLE]:
+        return None
+    if partition in present:
+        return (partition,)
+    raise NotFoundError(
+        f"{ref} has no partition {partition}", code="not_found.partition",
+        why=f"partition {partition} is made from the partitions of that name; it has {len(present)} others",
+        todo="load it first, or say with TransformInput which rows are meant",
+        context={"table": ref.table, "partition": partition},
+    )  # fmt: skip
+
+
+def _segment(
+    lake: Lake,
+    partition: str,
+    reads: Sequence[_Read],
+    code: Sequence[Any],
+    run: Callable[[Sequence[_Read], str], Iterator[Any]],
+    keys: tuple[str, ...],
+    mode: WriteMode,
+    batch_id: str | None,
+) -> Segment:
+    fingerprint = digest_of(
+        ["transform", partition, [[read.alias, read.digest] for read in reads], list(code), list(keys)]
+    )
+
+    def data() -> Any:
+        return _sorted_reader(lake, run(reads, partition), keys)
+
+    return Segment(
+        partition=partition,
+        fingerprint=fingerprint,
+        data=data,
+        batch_id=None if mode is WriteMode.REPLACE else batch_id or f"transform:{fingerprint}",
+    )
+
+
+def _parents(parents: Mapping[tuple[DatasetRef, tuple[str, ...] | None], None]) -> dict[str, Any]:
+    read: dict[DatasetRef, tuple[str, ...] | None] = {}
+    for ref, names in parents:
+        known = read.get(ref, ())
+        read[ref] = None if names is None or known is None else tuple(sorted({*known, *names}))
+    return {"parents": list(read), "parent_partitions": list(read.values())}
+
+
+def _sorted_reader(lake: Lake, results: Iterator[Any], keys: tuple[str, ...]) -> Any:
+    """A reader over the sorted result. ``results`` gives its schema first, then batches."""
+    schema = to_delta_schema(next(results))
+
+    def batches() -> Iterator[Any]:
+        with lake.storage.scratch() as folder:
+            canonical = (cast_batch(batch, schema) for batch in results)
+            yield from sorted_batches(canonical, schema, [key for key in keys if key in schema.names], folder)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _run_sql(
+    lake: Lake, query: Query, memory_limit: str, reads: Sequence[_Read], partition: str
+) -> Iterator[Any]:
+    scratch: AbstractContextManager[Path] = lake.storage.scratch()
+    with scratch as folder, query.session(folder, memory_limit=memory_limit) as session:
+        for read in reads:
+            session.add_input(lake, read.alias, read.ref, read.partitions)
+        log.info("Running SQL over %s.", ", ".join(f"{read.alias} = {read.ref}" for read in reads))
+        yield from session.run(partition)
+
+
+def _run_function(
+    lake: Lake,
+    function: Callable[..., Any],
+    shown: str,
+    arguments: Mapping[str, Any],
+    reads: Sequence[_Read],
+    partition: str,
+) -> Iterator[Any]:
+    tables = {read.alias: scan(lake, read.ref, partitions=read.partitions).read_all() for read in reads}
+    log.info(
+        "Calling %s with %s.", shown, ", ".join(f"{name} ({len(rows)} rows)" for name, rows in tables.items())
+    )
+    try:
+        result = function(tables, **arguments)
+        table = _as_table(result)
+    except XOpsError:
+        raise
+    except Exception as error:
+        # The message may quote rows: the traceback below shows it in the log, the record and this error do
+        # not.
+        raise UserCodeError(
+            f"the function {shown} raised {type(error).__name__}",
+            code="user_code.raised",
+            why="see the traceback above",
+            todo="correct the function, then run the task again",
+        ) from error
+    if table is None:
+        raise UserCodeError(
+            f"the function {shown} gave a {type(result).__name__}", code="user_code.result",
+            why="a transformation gives rows", todo="return a pyarrow.Table or a pandas DataFrame",
+        )  # fmt: skip
+    yield table.schema
+    yield from table.to_batches()
+
+
+def _as_table(result: Any) -> Any | None:
+    if isinstance(result, pa.Table):
+        return result
+    if isinstance(result, pa.RecordBatch):
+        return pa.Table.from_batches([result])
+    if isinstance(result, pa.RecordBatchReader):
+        return result.read_all()
+    if type(result).__module__.split(".")[0] == "pandas" and type(result).__name__ == "DataFrame":
+        return pa.Table.from_pandas(result, preserve_index=False).replace_schema_metadata(None)
+    return None

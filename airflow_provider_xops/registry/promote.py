@@ -1,0 +1,314 @@
+"""Promotion: one decision in the ledger, then MLflow's alias as its projection.
+
+For the promote operator and the command line. The decision is made on the ledger's state under
+compare-and-set: of any number of promoters that saw the same champion, one promotes and the others record
+``held: superseded``. *A loser does not decide again*: its evaluation was against another champion.
+
+A killed attempt that runs again with the same key finds its own decision and finishes applying it.
+
+What it does not do: it trains, evaluates and asks nobody. It cannot know rows that reached the holdout
+through another table; the leak check compares selections of the same table.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from airflow_provider_xops.errors import ArgumentError, NotFoundError, RegistryError
+from airflow_provider_xops.lake.lake import Lake
+from airflow_provider_xops.lake.pins import pin
+from airflow_provider_xops.records import (
+    Actor,
+    Evaluation,
+    ModelVersion,
+    Outcome,
+    PromotionDecision,
+    PromotionOutcome,
+    Selection,
+)
+from airflow_provider_xops.registry import ledger
+from airflow_provider_xops.registry.apply import apply_decision
+from airflow_provider_xops.registry.client import RegistryClient
+from airflow_provider_xops.registry.ledger import Draft, LedgerState
+from airflow_provider_xops.registry.loading import get_model
+from airflow_provider_xops.registry.models import created_ms
+
+__all__ = ["PromotionResult", "promote"]
+
+log = logging.getLogger(__name__)
+
+_INTERVAL = re.compile(r"time\[(?P<column>[^\]]+)\]:\[(?P<start>[^,]*),(?P<end>[^)]*)\)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionResult:
+    """A decision, whether MLflow's alias follows it, and whether it had been made before (``reused``)."""
+
+    decision: PromotionDecision
+    applied: bool
+    reused: bool
+
+
+def promote(
+    lake: Lake,
+    client: RegistryClient,
+    *,
+    model: ModelVersion,
+    alias: str = "champion",
+    expected: int | None,
+    evaluation: Evaluation | None,
+    actor: Actor,
+    as_of: datetime,
+) -> PromotionResult:
+    """Decide whether ``model`` becomes ``alias``, record the decision, and apply it.
+
+    :param expected: the champion's version when the evaluation was made (None: there was none).
+    :param evaluation: gates and figures of this very model; None, or one without gates, promotes nothing.
+    :returns: ``promoted``, ``rejected`` (a gate failed) or ``held``; the reason says which of *superseded*,
+        *leak*, *blocked*, *no gates*, *not measured*, *ledger mismatch* it was.
+    :raises ArgumentError: the evaluation is of another model (``argument.evaluation``).
+    :raises NotFoundError: the version is not in MLflow. :raises RegistryError: ``registry.model_recreated``.
+    :raises UnavailableError: MLflow or the storage did not answer; nothing half-done needs anything but a
+        retry.
+    """
+    if evaluation is not None and evaluation.model != model.ref:
+        raise ArgumentError(
+            f"the evaluation is of {evaluation.model}, not of {model.ref}",
+            code="argument.evaluation",
+            todo="pass the evaluation of the model that is to be promoted",
+        )
+    # Before anything is decided: is MLflow there, and does it have this version?
+    check_version(client, model.name, model.version, model.created_at_ms)
+    seen_alias = client.alias_target(model.name, alias)
+    champions = _Champions(lake, model.name)
+
+    def decide(now: LedgerState) -> Draft | PromotionDecision:
+        earlier = _same_decision(now, model, evaluation, actor)
+        if earlier is not None:
+            return earlier
+        outcome, reason = judge(
+            now,
+            model=model,
+            expected=expected,
+            evaluation=evaluation,
+            champion=champions.of(now),
+            alias_target=lambda: _moved_by_hand(client, now, alias, seen_alias),
+        )
+        return Draft(
+            outcome=outcome,
+            reason=reason,
+            expected=expected,
+            from_version=now.current_version,
+            to_version=model.version,
+            to_created_at_ms=model.created_at_ms,
+            artifact_digest=model.artifact_digest,
+            evidence=_evidence(model, evaluation),
+        )
+
+    if evaluation is not None:
+        lake.evidence.put(evaluation)
+    decision, written = ledger.append(lake, model.name, alias, decide, actor=actor, as_of=as_of)
+    if decision.outcome is not PromotionOutcome.PROMOTED:
+        return PromotionResult(decision=decision, applied=False, reused=not written)
+    if evaluation is not None:
+        holder = f"model:{model.name}/{model.version}"
+        pin(lake, evaluation.selection.dataset, reason="evaluation", holder=holder, actor=actor, as_of=as_of)
+    applied = apply_decision(lake, client, decision, actor=actor, as_of=as_of)
+    return PromotionResult(decision=decision, applied=applied, reused=not written)
+
+
+def judge(
+    now: LedgerState,
+    *,
+    model: ModelVersion,
+    expected: int | None,
+    evaluation: Evaluation | None,
+    champion: ModelVersion | None,
+    alias_target: Callable[[], int | None],
+) -> tuple[PromotionOutcome, str]:
+    """What the ledger's state and the evaluation say about a candidate; pure but for ``alias_target``.
+
+    :param champion: the record of the present champion, None if there is none or it is unknown to the lake.
+    :param alias_target: gives the version that somebody moved the alias to by hand, else None.
+    """
+    held = PromotionOutcome.HELD
+    current = now.current
+    if (model.version, model.created_at_ms) in now.blocked:
+        return held, f"blocked: v{model.version} was rolled back from; release it by name first"
+    if current is not None and (current.to_version, current.to_created_at_ms) == (
+        model.version,
+        model.created_at_ms,
+    ):
+        return held, f"already champion: v{model.version} since entry {current.sequence}"
+    if expected != now.current_version:
+        return held, f"superseded: decided against {_v(expected)}, the champion is {_v(now.current_version)}"
+    if evaluation is None or not evaluation.gates:
+        return held, "no gates: nothing says when this model is good enough"
+    compared = evaluation.champion.version if evaluation.champion else None
+    if compared != now.current_version or (
+        current is not None
+        and evaluation.champion is not None
+        and evaluation.champion.created_at_ms != current.to_created_at_ms
+    ):
+        return (
+            held,
+            f"superseded: evaluated against {_v(compared)}, the champion is {_v(now.current_version)}",
+        )
+    leak = _leak(evaluation.selection, model) or (champion and _leak(evaluation.selection, champion))
+    if leak:
+        return held, f"leak: {leak}"
+    moved_to = alias_target()
+    if moved_to is not None:
+        return held, _mismatch(moved_to, now)
+    return _gates(evaluation, model)
+
+
+def check_version(client: RegistryClient, name: str, version: int, created_at_ms: int | None) -> None:
+    """See that MLflow has this very version.
+
+    :raises NotFoundError: it has none of that number. :raises RegistryError: ``registry.model_recreated``.
+    """
+    entity = client.get_version(name, version)
+    if created_at_ms is not None and created_ms(entity) != created_at_ms:
+        raise RegistryError(
+            f"model {name} v{version} in MLflow is not the one that was recorded",
+            code="registry.model_recreated",
+            why=f"it was made at {created_ms(entity)}, recorded is {created_at_ms}: somebody deleted"
+            " the model and made another of the same name, whose versions count from 1 again",
+            todo="train and register the model again, or adopt the version that is there",
+        )
+
+
+class _Champions:
+    """Records of champions, read at most once each however often the ledger changes under us."""
+
+    def __init__(self, lake: Lake, name: str) -> None:
+        self.lake, self.name = lake, name
+        self.known: dict[int, ModelVersion | None] = {}
+
+    def of(self, now: LedgerState) -> ModelVersion | None:
+        """The champion's record; None if there is no champion or the lake does not know it."""
+        decision = now.current
+        if decision is None or decision.to_version is None:
+            return None
+        if decision.sequence not in self.known:
+            try:
+                found = get_model(
+                    self.lake, self.name, decision.to_version, created_at_ms=decision.to_created_at_ms
+                )
+            except NotFoundError:
+                log.warning(
+                    "The lake has no record of champion v%d: its data cannot be checked.", decision.to_version
+                )
+                found = None
+            self.known[decision.sequence] = found
+        return self.known[decision.sequence]
+
+
+def _same_decision(
+    now: LedgerState, model: ModelVersion, evaluation: Evaluation | None, actor: Actor
+) -> PromotionDecision | None:
+    """What this piece of work has decided before about this model on this evidence."""
+    outcomes = (PromotionOutcome.PROMOTED, PromotionOutcome.HELD, PromotionOutcome.REJECTED)
+    for entry in now.by_key(actor.idempotency_key, *outcomes):
+        same = (entry.to_version, entry.to_created_at_ms) == (model.version, model.created_at_ms)
+        if same and entry.evidence == _evidence(model, evaluation):
+            log.info("This work has decided before: entry %d, %s.", entry.sequence, entry.outcome)
+            return entry
+    return None
+
+
+def _evidence(model: ModelVersion, evaluation: Evaluation | None) -> tuple[str, ...]:
+    return (model.record_id,) if evaluation is None else (model.record_id, evaluation.record_id)
+
+
+def _moved_by_hand(client: RegistryClient, now: LedgerState, alias: str, seen: int | None) -> int | None:
+    """The version the alias was moved to by hand; a deleted alias or one on its way is not that."""
+    if now.unapplied is not None or seen in (None, now.current_version):
+        return None
+    # The alias was read before the ledger: another promoter may have been between the two.
+    target = client.alias_target(now.model, alias)
+    return None if target in (None, now.current_version) else target
+
+
+def _gates(evaluation: Evaluation, model: ModelVersion) -> tuple[PromotionOutcome, str]:
+    failed = [gate for gate in evaluation.gates if gate.outcome is Outcome.FAILED]
+    if failed:
+        return PromotionOutcome.REJECTED, "gate: " + "; ".join(
+            f"{gate.gate} failed ({gate.message})" for gate in failed
+        )
+    unmeasured = [
+        gate
+        for gate in evaluation.gates
+        if gate.outcome is not Outcome.PASSED or gate.observed is None or not math.isfinite(gate.observed)
+    ]
+    if unmeasured:
+        names = "; ".join(
+            f"{gate.gate} {gate.outcome} ({gate.message or 'no figure'})" for gate in unmeasured
+        )
+        return PromotionOutcome.HELD, f"not measured: {names}"
+    unknown = (
+        "" if model.training is not None else "; its training data are unknown, so a leak cannot be excluded"
+    )
+    return PromotionOutcome.PROMOTED, f"all {len(evaluation.gates)} gates passed{unknown}"
+
+
+def _leak(holdout: Selection, model: ModelVersion) -> str:
+    """How the holdout meets the rows a model was trained on; empty if it does not."""
+    training = model.training
+    if training is None or training.dataset.table_uuid != holdout.dataset.table_uuid:
+        return ""
+    if training.digest == holdout.digest:
+        return f"the holdout is what {model.name} v{model.version} was trained on"
+    common = sorted(set(training.partitions) & set(holdout.partitions))
+    if not common or _own_holdout(holdout, model) or _apart(training, holdout):
+        return ""
+    return (
+        f"the holdout and the training data of {model.name} v{model.version} share {len(common)} partitions"
+        f" of {holdout.dataset.table}, the first is {common[0]}"
+    )
+
+
+def _own_holdout(holdout: Selection, model: ModelVersion) -> bool:
+    """Whether these are the rows that the model's own split kept from its training."""
+    own = model.holdout
+    return own is not None and (own.dataset, own.digest) == (holdout.dataset, holdout.digest)
+
+
+def _apart(training: Selection, holdout: Selection) -> bool:
+    """Whether both say which interval of the same time column they are, and the intervals do not meet."""
+    first, second = _INTERVAL.search(training.description), _INTERVAL.search(holdout.description)
+    if first is None or second is None or first["column"] != second["column"]:
+        return False
+    before = first["end"] and second["start"] and _moment(first["end"]) <= _moment(second["start"])
+    after = second["end"] and first["start"] and _moment(second["end"]) <= _moment(first["start"])
+    return bool(before or after)
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ArgumentError(
+            f"the selection's interval bound {text} has no time zone",
+            code="argument.naive_interval",
+            todo="describe intervals in UTC",
+        )
+    return moment
+
+
+def _mismatch(moved_to: int, now: LedgerState) -> str:
+    if now.current is None:
+        return f"ledger mismatch: the alias points to v{moved_to}, unknown to the ledger; adopt it first"
+    return (
+        f"ledger mismatch: the alias was moved to v{moved_to} outside the ledger, perhaps in an emergency;"
+        f" `xops rollback {now.model} --to {moved_to}` (or --to {now.current_version}) makes them agree"
+    )
+
+
+def _v(version: int | None) -> str:
+    return "no champion" if version is None else f"v{version}"
