@@ -1,4 +1,4 @@
-"""What Airflow learns about this provider: connection types with their forms, operators, links, configuration.
+"""What Airflow learns about this provider: connection forms, operators, links, configuration.
 
 For Airflow's provider discovery, which calls :func:`get_provider_info` in every process, before anything else
 works: an error here would take down all of Airflow. So this module imports nothing and computes nothing; it
@@ -15,7 +15,8 @@ __all__ = ["get_provider_info"]
 def get_provider_info() -> dict[str, Any]:
     """The provider's metadata, a fresh literal at every call.
 
-    Takes nothing, raises nothing, imports nothing. It does not check that the named modules import: the tests do.
+    Takes nothing, raises nothing, imports nothing. It does not check that the named modules import: the tests
+    do.
     """
     return {
         "package-name": "airflow-provider-xops",
@@ -61,7 +62,7 @@ def get_provider_info() -> dict[str, Any]:
                     "aws_conn_id": {
                         "label": "AWS connection",
                         "description": "Take credentials, region and endpoint from this connection (needs the"
-                        " Amazon provider); they are asked for again at every open, so short-lived ones work.",
+                        " Amazon provider), asked for again at every open, so short-lived ones work.",
                         "schema": {"type": ["string", "null"]},
                     },
                     "endpoint_url": {
@@ -72,12 +73,12 @@ def get_provider_info() -> dict[str, Any]:
                     "region": {"label": "Region", "schema": {"type": ["string", "null"]}},
                     "storage_options": {
                         "label": "Storage options",
-                        "description": 'JSON object of further object store options, such as {"AWS_ALLOW_HTTP": "true"}.',
+                        "description": 'Further object store options: {"AWS_ALLOW_HTTP": "true"}.',
                         "schema": {"type": ["string", "null"], "format": "json"},
                     },
                     "lake_id": {
                         "label": "Expected lake ID",
-                        "description": "Refuse any lake but this one (the UUID that `xops lake init` printed).",
+                        "description": "Refuse any lake but this one (`xops lake init` printed its UUID).",
                         "schema": {"type": ["string", "null"]},
                     },
                     "timeout": {
@@ -115,12 +116,12 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "max_retries": {
                         "label": "Retries",
-                        "description": "How often one request is repeated before the task fails and Airflow retries it.",
+                        "description": "How often one request is repeated before the task fails.",
                         "schema": {"type": ["integer", "null"], "minimum": 0},
                     },
                     "backoff_factor": {
                         "label": "Backoff",
-                        "description": "Seconds before the first repetition; each further one waits twice as long.",
+                        "description": "Seconds before the first repetition; then twice as long each time.",
                         "schema": {"type": ["number", "null"], "minimum": 0},
                     },
                 },
@@ -132,11 +133,11 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_provider_xops.links.mlflow.MlflowModelVersionLink",
             "airflow_provider_xops.links.mlflow.MlflowRunLink",
         ],
-        # No option has a default here: Airflow reports it as configured, and it would hide the environment variables.
+        # No option has a default: Airflow would report it as configured, and hide the environment's.
         "config": {
             "xops": {
-                "description": "Defaults of the XOps provider. An operator's argument and a connection's field go before"
-                " these; an ``XOPS_*`` environment variable of the same name comes after them.",
+                "description": "Defaults of the XOps provider. An operator's argument and a connection's"
+                " field go before these; an ``XOPS_*`` environment variable comes after them.",
                 "options": {
                     "lake_uri": {
                         "description": "The lake to use where the connection names none or does not exist.",
@@ -146,7 +147,7 @@ def get_provider_info() -> dict[str, Any]:
                         "default": None,
                     },
                     "lake_id": {
-                        "description": "Refuse any lake but this one (the UUID that ``xops lake init`` printed).",
+                        "description": "Refuse any lake but this one (``xops lake init`` printed its UUID).",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "4b0c6a1e-5a0f-4e0c-9a53-0c2f3b9d7e11",
@@ -160,7 +161,7 @@ def get_provider_info() -> dict[str, Any]:
                         "default": None,
                     },
                     "mlflow_tracking_uri": {
-                        "description": "The MLflow server to use where the connection names none or does not exist.",
+                        "description": "The MLflow server where the connection names none or does not exist.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "https://mlflow.example.com",
@@ -181,14 +182,14 @@ def get_provider_info() -> dict[str, Any]:
                         "default": None,
                     },
                     "mlflow_max_retries": {
-                        "description": "How often one request to MLflow is repeated before the task fails (2).",
+                        "description": "How often one request to MLflow is repeated (2).",
                         "version_added": "0.1.0",
                         "type": "integer",
                         "example": None,
                         "default": None,
                     },
                     "mlflow_backoff_factor": {
-                        "description": "Seconds before the first repetition (1); each further one waits twice as long.",
+                        "description": "Seconds before the first repetition (1); then doubling.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": None,

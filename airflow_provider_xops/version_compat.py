@@ -1,8 +1,8 @@
 """The one place that knows which Airflow is running: every name of Airflow the surface uses comes from here.
 
 For the modules of the Airflow surface (hooks, operators, links). Behind it is Airflow's own compatibility
-provider, which finds each name where Airflow 3.1, 3.2 and 3.3 keep it. ``ObjectStoragePath`` is a function here,
-because importing it costs what all other names together do not.
+provider, which finds each name where Airflow 3.1, 3.2 and 3.3 keep it. ``ObjectStoragePath`` is a function
+here, because importing it costs what all other names together do not.
 """
 
 from __future__ import annotations

@@ -133,10 +133,8 @@ def report(
     else:
         sign = "<=" if better == "lower" else ">="
         verdict = "within" if within else "OVER" if better == "lower" else "UNDER"
-        print(
-            f"{name:<12} {ratio:10.3f}  budget {sign} {budget:g}  {verdict} budget  (n={result['n']}, sd={result['sd']})",
-            flush=True,
-        )
+        spread = f"n={result['n']}, sd={result['sd']}"
+        print(f"{name:<12} {ratio:10.3f}  budget {sign} {budget:g}  {verdict} budget  ({spread})", flush=True)
         for key, value in (details or {}).items():
             print(f"    {key}: {value}", flush=True)
     return result

@@ -109,7 +109,8 @@ def _loop(folder: Path, meter: _Meter) -> Any:
 
     day = "{{ params.day }}"
     measured: dict[str, Any] = {"pre_execute": meter.start, "post_execute": meter.stop}
-    with DAG("xops_benchmark_loop", schedule=None, params={"day": Param("", type="string")}) as dag:
+    params = {"day": Param("", type="string")}
+    with DAG("xops_benchmark_loop", schedule=None, params=params) as dag:
         noop = EmptyOperator(task_id="noop", **measured)
         ingest = IngestDatasetOperator(
             task_id="ingest", table="rows", source=f"{folder}/landing/{{partition}}.csv", partition=day,
@@ -125,8 +126,8 @@ def _loop(folder: Path, meter: _Meter) -> Any:
         publish = PublishDatasetOperator(task_id="publish", report=validate.output, **measured)
         train = TrainModelOperator(
             task_id="train", dataset=publish.output, model_name="benchmark_loop", target="label",
-            estimator="sklearn.linear_model:LogisticRegression", split={"kind": "time", "holdout_partitions": 1},
-            **measured,
+            estimator="sklearn.linear_model:LogisticRegression",
+            split={"kind": "time", "holdout_partitions": 1}, **measured,
         )  # fmt: skip
         evaluate = EvaluateModelOperator(
             task_id="evaluate", model=train.output,

@@ -49,7 +49,7 @@ with DAG(
         published[feed] = PublishDatasetOperator(
             task_id=f"publish_{feed}",
             report=validate.output,
-            outlets=[Asset(name=feed, uri=f"xops://lake/{feed}")],
+            outlets=[Asset(name=feed, uri=f"x-xops://lake/{feed}")],
         )
 
     build_features = TransformDatasetOperator(
@@ -67,5 +67,5 @@ with DAG(
     PublishDatasetOperator(
         task_id="publish_features",
         report=validate_features.output,
-        outlets=[Asset(name="flight_features", uri="xops://lake/flight_features")],
+        outlets=[Asset(name="flight_features", uri="x-xops://lake/flight_features")],
     )

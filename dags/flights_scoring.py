@@ -11,7 +11,7 @@ from airflow_provider_xops.operators.model import ScoreDatasetOperator
 
 with DAG(
     dag_id="flights_scoring",
-    schedule=[Asset(name="flight_features", uri="xops://lake/flight_features")],
+    schedule=[Asset(name="flight_features", uri="x-xops://lake/flight_features")],
     catchup=False,
     max_active_runs=1,
     tags=["xops", "mlops", "flights"],
@@ -30,5 +30,5 @@ with DAG(
         output_table="flight_predictions",
         keep_columns=["carrier", "flight", "origin", "dest", "time_hour"],
         on_missing_model="skip",
-        outlets=[Asset(name="flight_predictions", uri="xops://lake/flight_predictions")],
+        outlets=[Asset(name="flight_predictions", uri="x-xops://lake/flight_predictions")],
     )

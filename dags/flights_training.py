@@ -22,7 +22,7 @@ MODEL = "flights_late_arrival"
 
 with DAG(
     dag_id="flights_training",
-    schedule=[Asset(name="flights_retraining_requested", uri="xops://requests/flights_retraining")],
+    schedule=[Asset(name="flights_retraining_requested", uri="x-xops://requests/flights_retraining")],
     catchup=False,
     max_active_runs=1,
     tags=["xops", "mlops", "flights"],
@@ -60,5 +60,5 @@ with DAG(
     PromoteModelOperator(
         task_id="promote",
         evaluation=evaluate.output,
-        outlets=[Asset(name=MODEL, uri=f"xops://models/{MODEL}")],
+        outlets=[Asset(name=MODEL, uri=f"x-xops://models/{MODEL}")],
     )

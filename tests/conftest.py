@@ -14,10 +14,12 @@ import atexit
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,11 +66,11 @@ def _clean_environment() -> Path:
     )
     # Processes forked by a test run their parent's exit handlers in some libraries: only the owner removes
     # the folder.
-    owner = os.getpid()
-    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(home, ignore_errors=True))
+    atexit.register(lambda: os.getpid() == _OWNER and shutil.rmtree(home, ignore_errors=True))
     return home
 
 
+_OWNER = os.getpid()
 _HOME = _clean_environment()
 
 
@@ -78,6 +80,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
     settings.register_profile("xops", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("xops")
+    signal.signal(signal.SIGTERM, _end_like_ctrl_c)
+
+
+def _end_like_ctrl_c(number: int, frame: FrameType | None) -> None:
+    """A terminated test run stops its servers and removes its folders; a forked child of it just ends."""
+    if os.getpid() == _OWNER:
+        raise KeyboardInterrupt
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -18,7 +18,7 @@ __all__ = ["configured", "connection_or_none", "extra_of", "mask", "number"]
 
 
 def connection_or_none(conn_id: str, *, default: str, conn_type: str) -> Connection | None:
-    """The connection, or None where the *default* one was never made: then configuration and environment speak.
+    """The connection, or None where the *default* one was never made (configuration is asked then).
 
     :raises ArgumentError: a connection asked for by name does not exist (``argument.connection``), or is of
         another type.
@@ -34,16 +34,19 @@ def connection_or_none(conn_id: str, *, default: str, conn_type: str) -> Connect
         ) from None  # fmt: skip
     if connection.conn_type != conn_type:
         raise ArgumentError(
-            f"the Airflow connection {conn_id!r} is of type {connection.conn_type}", code="argument.connection",
-            why=f"a connection of type {conn_type} is needed", todo="pass the id of one of that type",
-        )  # fmt: skip
+            f"the Airflow connection {conn_id!r} is of type {connection.conn_type}",
+            code="argument.connection",
+            why=f"a connection of type {conn_type} is needed",
+            todo="pass the id of one of that type",
+        )
     return connection
 
 
 def extra_of(connection: Connection | None) -> dict[str, Any]:
     """The connection's extra fields that hold something.
 
-    :raises ArgumentError: the extra field is not a JSON object (its text is not repeated: it may hold secrets).
+    :raises ArgumentError: the extra field is not a JSON object (its text is not repeated: it may hold
+        secrets).
     """
     if connection is None or not connection.extra:
         return {}

@@ -1,7 +1,7 @@
 """The lake behind an Airflow connection of type ``xops_lake``.
 
-For operators and for tasks of one's own (``LakeHook().get_lake()``). The hook only resolves settings; what can be
-done with a lake is in :mod:`airflow_provider_xops.lake`.
+For operators and for tasks of one's own (``LakeHook().get_lake()``). The hook only resolves settings; what
+can be done with a lake is in :mod:`airflow_provider_xops.lake`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _SECRET_WORDS = ("SECRET", "TOKEN", "PASSWORD")
 class LakeHook(BaseHook):
     """Opens the lake that a connection names.
 
-    The connection's host is the lake's URI: an absolute path, ``file://`` or ``s3://bucket/prefix``. For S3, either
-    login and password are the key pair, or ``aws_conn_id`` names an AWS connection (roles, profiles and short-lived
-    credentials included), asked again at every open; with neither, boto3's own chain is used. Where the default
-    connection does not exist, ``[xops] lake_uri`` and ``XOPS_LAKE_URI`` are looked at.
+    The connection's host is the lake's URI: an absolute path, ``file://`` or ``s3://bucket/prefix``. For S3,
+    either login and password are the key pair, or ``aws_conn_id`` names an AWS connection (roles, profiles
+    and short-lived credentials included), asked again at every open; with neither, boto3's own chain is used.
+    Where the default connection does not exist, ``[xops] lake_uri`` and ``XOPS_LAKE_URI`` are looked at.
 
     :param lake_conn_id: the connection's id.
     :param uri: the lake's URI, before what the connection says.
@@ -90,10 +90,11 @@ class LakeHook(BaseHook):
         )
         if "://" not in settings.uri and not PurePosixPath(settings.uri).is_absolute():
             raise ArgumentError(
-                f"the lake's URI {settings.uri!r} is a relative path", code="argument.lake_uri",
-                why="each Airflow process has a working directory of its own: they would not mean the same folder",
+                f"the lake's URI {settings.uri!r} is a relative path",
+                code="argument.lake_uri",
+                why="each Airflow process has its own working directory: they would not mean the same folder",
                 todo="give an absolute path or an s3:// URI",
-            )  # fmt: skip
+            )
         if aws_conn_id := extra.get("aws_conn_id"):
             fresh = functools.partial(aws_options, str(aws_conn_id), region=extra.get("region"))
             return LakeSettings(
@@ -186,7 +187,7 @@ def _storage_options(connection: Connection | None, extra: Mapping[str, Any]) ->
 
 
 def _uri_of(connection: Connection | None) -> str | None:
-    """The URI from host and schema: ``AIRFLOW_CONN_X='xops-lake://s3://bucket/lake'`` puts its path in the schema."""
+    """The URI from host and schema: ``xops-lake://s3://bucket/lake`` puts its path into the schema."""
     if connection is None:
         return None
     host = connection.host or ""

@@ -1,7 +1,7 @@
 """The MLflow server behind an Airflow connection of type ``xops_mlflow``.
 
-For operators and for tasks of one's own (``MlflowHook().get_registry()``). The hook only resolves settings; what is
-done with MLflow is in :mod:`airflow_provider_xops.registry`.
+For operators and for tasks of one's own (``MlflowHook().get_registry()``). The hook only resolves settings;
+what is done with MLflow is in :mod:`airflow_provider_xops.registry`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["MlflowHook"]
 class MlflowHook(BaseHook):
     """Opens the MLflow server that a connection names.
 
-    The connection's host is the whole tracking URI, or host, port and scheme are in their own fields; login and
-    password, or a token, are sent with each request. Waiting is bounded: MLflow's own defaults wait four minutes on
-    a refused port. Where the default connection does not exist, ``[xops] mlflow_tracking_uri`` and
+    The connection's host is the whole tracking URI, or host, port and scheme are in their own fields; login
+    and password, or a token, are sent with each request. Waiting is bounded: MLflow's own defaults wait four
+    minutes on a refused port. Where the default connection does not exist, ``[xops] mlflow_tracking_uri`` and
     ``XOPS_MLFLOW_TRACKING_URI`` are looked at.
 
     :param mlflow_conn_id: the connection's id.
@@ -94,10 +94,11 @@ class MlflowHook(BaseHook):
         settings = dataclasses.replace(settings, **_given(found))
         if urlsplit(settings.tracking_uri).scheme not in ("http", "https"):
             raise ArgumentError(
-                f"the tracking URI {settings.tracking_uri!r} is not http(s)", code="argument.mlflow_uri",
-                why="several tasks on several machines need one server; a file or a database address is not one",
+                f"the tracking URI {settings.tracking_uri!r} is not http(s)",
+                code="argument.mlflow_uri",
+                why="tasks on several machines need one server; a file or a database is none",
                 todo="give the address of an MLflow server",
-            )  # fmt: skip
+            )
         mask(settings.password, settings.token)
         return settings
 

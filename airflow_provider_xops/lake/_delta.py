@@ -6,6 +6,7 @@ it: deltalake's runtime does not survive a fork.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,15 +16,16 @@ from airflow_provider_xops.errors import ConflictError, LakeError, NotFoundError
 
 __all__ = ["delta_errors"]
 
-_FORBIDDEN = ("403", "forbidden", "accessdenied", "access denied", "permission denied", "invalidaccesskeyid")
-_UNREACHABLE = (
-    "error sending request",
-    "timed out",
-    "timeout",
-    "connection",
-    "after 3 retries",
-    "503",
-    "500 ",
+# deltalake raises the same classes for all of these; only the text tells them apart. Addresses are cut out
+# first: a port or a path may hold any number.
+_ADDRESS = re.compile(r"https?://\S+|for path \S+")
+_FORBIDDEN = re.compile(
+    r"401 unauthorized|403 forbidden|necessary privileges|permission denied|<code>accessdenied"
+)
+_NO_BUCKET = re.compile(r"<code>nosuchbucket")
+_UNREACHABLE = re.compile(
+    r"http error|error sending request|timed out|connection (refused|reset|closed)"
+    r"|\b5\d\d (internal|bad|service|gateway)|429 too many|slowdown"
 )
 
 
@@ -33,7 +35,7 @@ def delta_errors(what: str) -> Iterator[None]:
 
     :raises NotFoundError: ``not_found.table``.
     :raises ConflictError: ``conflict.commit``.
-    :raises LakeError: ``lake.forbidden``, ``lake.delta``.
+    :raises LakeError: ``lake.forbidden``, ``lake.not_found`` (no such bucket), ``lake.delta``.
     :raises UnavailableError: ``unavailable.storage``.
     """
     try:
@@ -50,15 +52,22 @@ def delta_errors(what: str) -> Iterator[None]:
             what, why="another writer committed first", code="conflict.commit", todo="try again"
         ) from error
     except (DeltaError, OSError) as error:
-        text = str(error).lower()
-        if any(mark in text for mark in _FORBIDDEN):
+        text = _ADDRESS.sub("", str(error)).lower()
+        if _FORBIDDEN.search(text):
             raise LakeError(
                 what,
                 why="the storage refused access",
                 code="lake.forbidden",
                 todo="check the credentials and permissions",
             ) from error
-        if any(mark in text for mark in _UNREACHABLE):
+        if _NO_BUCKET.search(text):
+            raise LakeError(
+                what,
+                why="the bucket does not exist",
+                code="lake.not_found",
+                todo="create the bucket, or correct the lake's URI",
+            ) from error
+        if _UNREACHABLE.search(text):
             raise UnavailableError(
                 what,
                 why="the storage did not answer",

@@ -150,6 +150,8 @@ class Walk:
             self.graph.link(decision, node, relation, "decided on")
             for record_id in entry.evidence:
                 cited.add(record_id)
+                if record_id == model.record_id:
+                    continue  # the model itself, which is told already
                 self.graph.link(self.evidence_of(record_id), decision, "on the evidence of", "supported")
         for evaluation in self.known.evaluations:
             if evaluation.model == model.ref and evaluation.record_id not in cited:
@@ -164,6 +166,9 @@ class Walk:
         report = self.known.get(ValidationReport, record_id)
         if report is not None:
             return self.graph.add(validation_node(report))
+        model = self.known.get(ModelVersion, record_id)
+        if model is not None:
+            return self.graph.add(model_node(model, standing_of(model, self.known.entries(model.name))))
         return self.graph.add(
             missing_node(f"evidence:{record_id}", "evaluation", f"record {short(record_id)}", _NO_RECORD)
         )

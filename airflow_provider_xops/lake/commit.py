@@ -214,7 +214,8 @@ def _commit_files(job: Job, state: State, change: Change) -> bool:
         names |= {f"xops:{item.segment.partition}" for item in change.pending}
     properties = CommitProperties(
         custom_metadata={METADATA_KEY: json.dumps(change.metadata)},
-        max_commit_retries=DELTA_RETRIES,
+        # Making a table is not retried: a retry would make it a second time, on top of the winner's.
+        max_commit_retries=DELTA_RETRIES if state.handle is not None else 0,
         app_transactions=[Transaction(name, job.actor.fence) for name in sorted(names)],
     )
     schema = Schema.from_arrow(with_partition_column(change.schema))

@@ -144,7 +144,7 @@ def files_of(handle: Any, *, table: str) -> list[FileSegment]:
                 unique=match["unique"],
             )
         )
-    return sorted(files)
+    return sorted(files, key=lambda file: (file.partition, file.batch16, file.part))
 
 
 def table_filesystem(lake: Lake, table: str) -> pafs.FileSystem:

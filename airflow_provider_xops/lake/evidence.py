@@ -152,7 +152,7 @@ class EvidenceStore:
     def _fold(self, kind: str, *, fresh: bool = False) -> Folded:
         _check_kind(kind)
         if fresh or kind not in self._folded:
-            self._folded[kind] = Folded.read(self._storage, kind)
+            self._folded[kind] = Folded.read(self._storage, kind, known=self._folded.get(kind))
         return self._folded[kind]
 
 

@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -33,6 +32,7 @@ __all__ = ["FoldResult", "VacuumResult", "fold_evidence", "vacuum"]
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 8
+SCRATCH_AGE = timedelta(days=1)  # no write takes so long; older scratch files are a killed process's
 _TRANSACTION = "xops:fold"
 _SCHEMA = pa.schema(
     [
@@ -85,7 +85,7 @@ def fold_evidence(
         path.rpartition("/")[2].removesuffix(".json"): path for path in storage.list(f"{EVIDENCE}/{kind}/")
     }
     ripe = {record.record_id: text for record, text in _readable(storage, kind, paths, folded, older_than)}
-    added = _append(storage, kind, ripe, folded, f"{actor.producer.id} at {as_of.isoformat()}") if ripe else 0
+    added = _append(storage, kind, ripe, f"{actor.producer.id} at {as_of.isoformat()}") if ripe else 0
     stored = Folded.read(storage, kind)
     gone = [path for record_id, path in paths.items() if record_id in stored]
     for path in gone:
@@ -138,6 +138,7 @@ def vacuum(
     if not dry_run:
         for path in unneeded:
             lake.storage.delete(f"{table}/{unquote(path)}")
+        lake.storage.clean_scratch(older_than=as_of - max(retention, SCRATCH_AGE))
     log.info(
         "Vacuum of %s by %s at %s: %d files %s; pinned versions kept: %s.", table, actor.producer.id,
         as_of.isoformat(), len(unneeded), "would go" if dry_run else "removed", kept or "none",
@@ -161,18 +162,18 @@ def _readable(
             yield record, json.dumps(json.loads(raw), sort_keys=True, ensure_ascii=False)
 
 
-def _append(storage: Storage, kind: str, texts: dict[str, str], folded: Folded, note: str) -> int:
+def _append(storage: Storage, kind: str, texts: dict[str, str], note: str) -> int:
     for _attempt in range(ATTEMPTS):
         with delta_errors(f"cannot fold evidence of kind {kind} in the lake at {storage.uri}"):
-            if folded.handle is None:
+            folded, handle = Folded.open(storage, kind)
+            if handle is None:
                 _create(storage, kind)
-                folded = Folded.read(storage, kind)
+                continue
             missing = {
                 record_id: text for record_id, text in sorted(texts.items()) if record_id not in folded
             }
             if not missing:
                 return 0
-            handle: Any = folded.handle
             turn = (handle.transaction_version(_TRANSACTION) or 0) + 1
             rows = [
                 {"record_id": record_id, "recorded_at": _moment(text), "json": text}
@@ -187,7 +188,6 @@ def _append(storage: Storage, kind: str, texts: dict[str, str], folded: Folded, 
                     ),
                 )  # fmt: skip
             except CommitFailedError:
-                folded = Folded.read(storage, kind)
                 continue
             return len(rows)
     raise ConflictError(

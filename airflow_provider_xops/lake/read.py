@@ -6,7 +6,7 @@ what is read is one version of one table for good, whatever is committed meanwhi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WHOLE",
+    "adopted_dataset",
     "arrow_dataset",
     "content_digest",
     "count_rows",
@@ -60,6 +61,7 @@ def scan(
     columns: Sequence[str] | None = None,
     filter: Any = None,
     with_partition: bool = False,
+    batch_rows: int | None = None,
 ) -> pa.RecordBatchReader:
     """The rows of ``ref``, streamed in canonical order: partition, batch, as they were written.
 
@@ -68,6 +70,8 @@ def scan(
     :param filter: an expression of :mod:`pyarrow.compute`; rows for which it is true. It may use the
         partition column.
     :param with_partition: add the partition as the last column, ``_xops_partition``.
+    :param batch_rows: at most so many rows at a time, and nothing read ahead of them but the rest of their row
+        group, for a reader whose memory must not grow with the table. By default much is read ahead.
     :raises NotFoundError: no such version, or no such partition in it.
     :raises ArgumentError: ``argument.column``: no such column.
 
@@ -84,7 +88,10 @@ def scan(
         names.append(PARTITION_COLUMN)
     dataset, target = view.dataset(partitions), pa.schema([view.full_schema.field(name) for name in names])
     with delta_errors(f"cannot read {ref}"):
-        batches = dataset.scanner(columns=names, filter=filter).to_batches()
+        if batch_rows is None:
+            batches = dataset.scanner(columns=names, filter=filter).to_batches()
+        else:
+            batches = _by_row_group(dataset, names, filter, batch_rows)
     return pa.RecordBatchReader.from_batches(target, (cast_batch(batch, target) for batch in batches))
 
 
@@ -246,6 +253,17 @@ def adopted_dataset(handle: Any, *, table: str) -> Any:
         for fragment in sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
     ]
     return pads.FileSystemDataset(fragments, schema, dataset.format, dataset.filesystem)
+
+
+def _by_row_group(dataset: Any, names: list[str], filter: Any, rows: int) -> Iterator[pa.RecordBatch]:
+    """The batches of one row group after the other, each read when the one before is used up.
+
+    A scanner of the whole dataset reads ahead of a slow consumer until a gigabyte waits.
+    """
+    for fragment in dataset.get_fragments():
+        for group in fragment.split_by_row_group():
+            scanner = group.scanner(schema=dataset.schema, columns=names, filter=filter, batch_size=rows)
+            yield from scanner.to_batches()
 
 
 def _digest_or_reason(view: _View, parts: list[FileSegment] | None) -> str:

@@ -10,7 +10,7 @@ trouble is told, because DuckDB quotes values.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,12 @@ from typing import Any
 import duckdb
 
 from airflow_provider_xops.errors import ArgumentError, DataError, XOpsError
-from airflow_provider_xops.lake.data_files import files_of
+from airflow_provider_xops.lake.data_files import FileSegment
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.read import arrow_dataset
 from airflow_provider_xops.lake.schema import PARTITION_COLUMN
 from airflow_provider_xops.lake.storage import LocalStorage
-from airflow_provider_xops.lake.tables import open_table, table_info
+from airflow_provider_xops.lake.tables import open_table, segments_of, table_info
 from airflow_provider_xops.records import DatasetRef
 
 __all__ = ["Query", "Session", "parse_query"]
@@ -73,15 +73,27 @@ class Query:
 
 
 class Session:
-    """A DuckDB with its inputs: add them, then run once."""
+    """A DuckDB for one query: inputs are allowed once, then bound and run for each partition."""
 
     def __init__(self, connection: Any, query: Query) -> None:
         self._connection = connection
         self._query = query
-        self._paths: list[str] = []
+        self._files: dict[DatasetRef, list[FileSegment]] = {}
 
-    def add_input(self, lake: Lake, alias: str, ref: DatasetRef, partitions: Sequence[str] | None) -> None:
-        """Make (partitions of) a dataset version known under a name.
+    def close_box(self, lake: Lake, refs: Iterable[DatasetRef]) -> None:
+        """Let the files of these versions be read, and nothing else from here on."""
+        for ref in refs:
+            files = _local_files(lake, ref)
+            if files:
+                self._files[ref] = files
+        paths = [_path(lake, ref, file) for ref, files in self._files.items() for file in files]
+        with _typed_errors():
+            self._connection.execute(f"SET allowed_paths = [{', '.join(map(_text, paths))}]")
+            self._connection.execute("SET enable_external_access = false")
+            self._connection.execute("SET lock_configuration = true")
+
+    def bind(self, lake: Lake, alias: str, ref: DatasetRef, partitions: Sequence[str] | None) -> None:
+        """Make (partitions of) a dataset version known under a name; replaces what had the name before.
 
         :raises ArgumentError: ``argument.alias``: SQL would have to quote the name.
         """
@@ -91,36 +103,28 @@ class Session:
                 code="argument.alias",
                 todo="use letters, digits and '_'",
             )
-        paths = _local_paths(lake, ref, partitions)
+        if ref in self._files:
+            # DuckDB reads Parquet by itself several times faster than through Arrow.
+            chosen = [file for file in self._files[ref] if partitions is None or file.partition in partitions]
+            listed = ", ".join(_text(_path(lake, ref, file)) for file in chosen)
+            rows = f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
+        else:
+            hidden = f"_xops_input_{alias}"
+            self._connection.register(hidden, arrow_dataset(lake, ref, partitions))
+            rows = f"SELECT * EXCLUDE ({_name(PARTITION_COLUMN)}) FROM {_name(hidden)}"
         with _typed_errors():
-            if paths:
-                # DuckDB reads Parquet by itself several times faster than through Arrow.
-                self._paths += paths
-                listed = ", ".join(_text(path) for path in paths)
-                rows = f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
-            else:
-                hidden = f"_xops_input_{alias}"
-                self._connection.register(hidden, arrow_dataset(lake, ref, partitions))
-                rows = f"SELECT * EXCLUDE ({_name(PARTITION_COLUMN)}) FROM {_name(hidden)}"
-            self._connection.execute(f"CREATE VIEW {_name(alias)} AS {rows}")
+            self._connection.execute(f"CREATE OR REPLACE VIEW {_name(alias)} AS {rows}")
 
-    def run(self, partition: str) -> Iterator[Any]:
-        """The result's Arrow schema, then its batches.
+    def run(self, partition: str, *, order_by: Sequence[str] = ()) -> Iterator[Any]:
+        """The result's Arrow schema, then its batches, sorted by ``order_by`` and then by all other columns.
 
         :raises ArgumentError: ``argument.sql``; :raises DataError: ``data.transform``,
             ``data.transform_memory``.
         """
         parameters = {PARTITION_PARAMETER: partition} if self._query.uses_partition else None
         with _typed_errors():
-            self._close_box()
             columns = self._connection.execute(f"DESCRIBE {self._query.text}", parameters).fetchall()
-            wide = [name for name, kind, *_ in columns if kind in _WIDE]
-            narrowed = ", ".join(f"CAST({_name(name)} AS BIGINT) AS {_name(name)}" for name in wide)
-            text = (
-                f"SELECT * REPLACE ({narrowed}) FROM ({self._query.text}\n) AS result"
-                if wide
-                else self._query.text
-            )
+            text = _sorted_query(self._query.text, {name: kind for name, kind, *_ in columns}, order_by)
             # sql() streams; execute() would collect the whole result first.
             reader = self._connection.sql(text, params=parameters).fetch_arrow_reader(BATCH_ROWS)
         yield reader.schema
@@ -130,12 +134,6 @@ class Session:
             if batch is None:
                 return
             yield batch
-
-    def _close_box(self) -> None:
-        listed = ", ".join(_text(path) for path in self._paths)
-        self._connection.execute(f"SET allowed_paths = [{listed}]")
-        self._connection.execute("SET enable_external_access = false")
-        self._connection.execute("SET lock_configuration = true")
 
 
 def parse_query(sql: str) -> Query:
@@ -169,19 +167,28 @@ def parse_query(sql: str) -> Query:
     return Query(text, PARTITION_PARAMETER in statements[0].named_parameters)
 
 
-def _local_paths(lake: Lake, ref: DatasetRef, partitions: Sequence[str] | None) -> list[str]:
+def _sorted_query(text: str, kinds: Mapping[str, str], order_by: Sequence[str]) -> str:
+    narrowed = [
+        f"CAST({_name(name)} AS BIGINT) AS {_name(name)}" for name, kind in kinds.items() if kind in _WIDE
+    ]
+    replaced = f" REPLACE ({', '.join(narrowed)})" if narrowed else ""
+    # Maps have no order: rows that differ in nothing else stay as DuckDB gives them.
+    first = [name for name in order_by if name in kinds]
+    names = [*first, *(name for name, kind in kinds.items() if name not in first and "MAP(" not in kind)]
+    order = ", ".join(f"{_name(name)} ASC NULLS FIRST" for name in names)
+    return f"SELECT *{replaced} FROM ({text}\n) AS result" + (f" ORDER BY {order}" if order else "")
+
+
+def _local_files(lake: Lake, ref: DatasetRef) -> list[FileSegment]:
     """The data files, where DuckDB can open them by itself; else nothing."""
     if not isinstance(lake.storage, LocalStorage) or _GLOB.search(lake.storage.uri):
         return []
     handle = open_table(lake, ref.table, ref.version)
-    if table_info(handle) is None:
-        return []
-    root = lake.storage.table_uri(ref.table)
-    return [
-        f"{root}/{file.path}"
-        for file in files_of(handle, table=ref.table)
-        if partitions is None or file.partition in partitions
-    ]
+    return [] if table_info(handle) is None else segments_of(handle)
+
+
+def _path(lake: Lake, ref: DatasetRef, file: FileSegment) -> str:
+    return f"{lake.storage.table_uri(ref.table)}/{file.path}"
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from airflow_provider_xops.errors import ArgumentError, DataError, LakeError, NotFoundError
@@ -198,6 +198,8 @@ def ensure_table(
                 description=info.to_description(),
                 configuration=TABLE_PROPERTIES,
                 storage_options=lake.storage.delta_options(),
+                # A retry would make the table a second time, on top of another writer's.
+                commit_properties=CommitProperties(max_commit_retries=0),
             )
             log.info("Made table %s (%s) for %s.", table, info.mode.value, actor.producer.id)
         except DeltaError:

@@ -25,23 +25,21 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from airflow_provider_xops.errors import ArgumentError, NotFoundError, UserCodeError, XOpsError
 from airflow_provider_xops.lake.commit import CommitResult, Segment, commit
+from airflow_provider_xops.lake.digest import version_digest
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.parquet_files import sorted_batches
-from airflow_provider_xops.lake.read import WHOLE, content_digest, scan
-from airflow_provider_xops.lake.read import partitions as partitions_of
+from airflow_provider_xops.lake.read import WHOLE, partition_digests, scan
 from airflow_provider_xops.lake.schema import cast_batch, to_delta_schema
-from airflow_provider_xops.lake.sql import Query, parse_query
+from airflow_provider_xops.lake.sql import Query, Session, parse_query
 from airflow_provider_xops.lake.tables import RAW_SUFFIX, check_table_name
 from airflow_provider_xops.records import Actor, DatasetRef, WriteMode, digest_of
 from airflow_provider_xops.usercode import code_version, reference_of, resolve_callable
@@ -124,28 +122,30 @@ def transform(
     arguments = dict(function_args or {})
     code = _code_identity(sql, function, arguments)
     chosen = {alias: _as_input(item) for alias, item in inputs.items()}
-    run: Callable[[Sequence[_Read], str], Iterator[Any]]
-    if function is None:
-        run = partial(_run_sql, lake, parse_query(sql or ""), memory_limit)
-    else:
-        run = partial(_run_function, lake, resolve_callable(function), reference_of(function), arguments)
-    segments: list[Segment] = []
-    parents: dict[tuple[DatasetRef, tuple[str, ...] | None], None] = {}
-    for partition in partitions:
-        reads = [_read(lake, alias, item, partition) for alias, item in chosen.items()]
-        parents.update({(read.ref, read.partitions): None for read in reads})
-        segments.append(_segment(lake, partition, reads, code, run, tuple(keys), WriteMode(mode), batch_id))
-    return commit(
-        lake,
-        f"{table}{RAW_SUFFIX}" if raw and not table.endswith(RAW_SUFFIX) else table,
-        segments,
-        mode=WriteMode(mode),
-        keys=tuple(keys),
-        order_by=(),
-        actor=actor,
-        as_of=as_of,
-        **_parents(parents),
-    )
+    digests = {ref: partition_digests(lake, ref) for ref in {_ref_of(item) for item in chosen.values()}}
+    with ExitStack() as stack:
+        run: _Run
+        if function is None:
+            run = _SqlRun(lake, parse_query(sql or ""), memory_limit, list(digests), tuple(keys), stack)
+        else:
+            run = _FunctionRun(lake, function, arguments, tuple(keys), stack)
+        segments: list[Segment] = []
+        parents: dict[tuple[DatasetRef, tuple[str, ...] | None], None] = {}
+        for partition in partitions:
+            reads = [_read(alias, item, partition, digests) for alias, item in chosen.items()]
+            parents.update({(read.ref, read.partitions): None for read in reads})
+            segments.append(_segment(partition, reads, code, run, tuple(keys), WriteMode(mode), batch_id))
+        return commit(
+            lake,
+            f"{table}{RAW_SUFFIX}" if raw and not table.endswith(RAW_SUFFIX) else table,
+            segments,
+            mode=WriteMode(mode),
+            keys=tuple(keys),
+            order_by=(),  # sorted already
+            actor=actor,
+            as_of=as_of,
+            **_parents(parents),
+        )
 
 
 def _code_identity(sql: str | None, function: Any, arguments: Mapping[str, Any]) -> list[Any]:
@@ -173,34 +173,40 @@ def _as_input(item: DatasetRef | TransformInput) -> TransformInput | DatasetRef:
     )
 
 
-def _read(lake: Lake, alias: str, item: DatasetRef | TransformInput, partition: str) -> _Read:
-    if isinstance(item, TransformInput):
-        ref, chosen = item.dataset, item.partitions
-    else:
-        ref, chosen = item, _aligned(lake, item, partition)
-    return _Read(alias, ref, chosen, content_digest(lake, ref, chosen))
+def _ref_of(item: DatasetRef | TransformInput) -> DatasetRef:
+    return item.dataset if isinstance(item, TransformInput) else item
 
 
-def _aligned(lake: Lake, ref: DatasetRef, partition: str) -> tuple[str, ...] | None:
-    present = partitions_of(lake, ref)
-    if partition == WHOLE or present == [WHOLE]:
-        return None
-    if partition in present:
-        return (partition,)
-    raise NotFoundError(
-        f"{ref} has no partition {partition}", code="not_found.partition",
-        why=f"partition {partition} is made from the partitions of that name; it has {len(present)} others",
-        todo="load it first, or say with TransformInput which rows are meant",
-        context={"table": ref.table, "partition": partition},
-    )  # fmt: skip
+def _read(
+    alias: str,
+    item: DatasetRef | TransformInput,
+    partition: str,
+    digests: Mapping[DatasetRef, Mapping[str, str]],
+) -> _Read:
+    ref = _ref_of(item)
+    present = digests[ref]
+    chosen = item.partitions if isinstance(item, TransformInput) else _aligned(present, partition)
+    missing = [name for name in chosen or () if name not in present]
+    if missing:
+        raise NotFoundError(
+            f"{ref} has no partition {missing[0]}", code="not_found.partition",
+            why=f"partition {partition} of the result is made from it; the input has {len(present)} others",
+            todo="load it first, or say with TransformInput which rows are meant",
+            context={"table": ref.table, "partition": missing[0]},
+        )  # fmt: skip
+    digest = version_digest(present if chosen is None else {name: present[name] for name in chosen})
+    return _Read(alias, ref, chosen, digest)
+
+
+def _aligned(present: Mapping[str, str], partition: str) -> tuple[str, ...] | None:
+    return None if partition == WHOLE or list(present) == [WHOLE] else (partition,)
 
 
 def _segment(
-    lake: Lake,
     partition: str,
     reads: Sequence[_Read],
     code: Sequence[Any],
-    run: Callable[[Sequence[_Read], str], Iterator[Any]],
+    run: _Run,
     keys: tuple[str, ...],
     mode: WriteMode,
     batch_id: str | None,
@@ -210,7 +216,9 @@ def _segment(
     )
 
     def data() -> Any:
-        return _sorted_reader(lake, run(reads, partition), keys)
+        results = run(reads, partition)
+        schema = to_delta_schema(next(results))
+        return pa.RecordBatchReader.from_batches(schema, (cast_batch(batch, schema) for batch in results))
 
     return Segment(
         partition=partition,
@@ -228,62 +236,91 @@ def _parents(parents: Mapping[tuple[DatasetRef, tuple[str, ...] | None], None]) 
     return {"parents": list(read), "parent_partitions": list(read.values())}
 
 
-def _sorted_reader(lake: Lake, results: Iterator[Any], keys: tuple[str, ...]) -> Any:
-    """A reader over the sorted result. ``results`` gives its schema first, then batches."""
-    schema = to_delta_schema(next(results))
+class _Run(Protocol):
+    """Computes one partition: gives the result's schema, then its batches, sorted."""
 
-    def batches() -> Iterator[Any]:
-        with lake.storage.scratch() as folder:
-            canonical = (cast_batch(batch, schema) for batch in results)
-            yield from sorted_batches(canonical, schema, [key for key in keys if key in schema.names], folder)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
+    def __call__(self, reads: Sequence[_Read], partition: str) -> Iterator[Any]: ...
 
 
-def _run_sql(
-    lake: Lake, query: Query, memory_limit: str, reads: Sequence[_Read], partition: str
-) -> Iterator[Any]:
-    scratch: AbstractContextManager[Path] = lake.storage.scratch()
-    with scratch as folder, query.session(folder, memory_limit=memory_limit) as session:
+class _SqlRun:
+    """One DuckDB for all partitions, opened when the first one has to be computed."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        query: Query,
+        memory_limit: str,
+        refs: Sequence[DatasetRef],
+        keys: tuple[str, ...],
+        stack: ExitStack,
+    ) -> None:
+        self._lake, self._query, self._memory_limit = lake, query, memory_limit
+        self._refs, self._keys, self._stack = refs, keys, stack
+        self._session: Session | None = None
+
+    def __call__(self, reads: Sequence[_Read], partition: str) -> Iterator[Any]:
+        if self._session is None:
+            folder = self._stack.enter_context(self._lake.storage.scratch())
+            self._session = self._stack.enter_context(
+                self._query.session(folder, memory_limit=self._memory_limit)
+            )
+            self._session.close_box(self._lake, self._refs)
         for read in reads:
-            session.add_input(lake, read.alias, read.ref, read.partitions)
+            self._session.bind(self._lake, read.alias, read.ref, read.partitions)
         log.info("Running SQL over %s.", ", ".join(f"{read.alias} = {read.ref}" for read in reads))
-        yield from session.run(partition)
+        return self._session.run(partition, order_by=self._keys)
 
 
-def _run_function(
-    lake: Lake,
-    function: Callable[..., Any],
-    shown: str,
-    arguments: Mapping[str, Any],
-    reads: Sequence[_Read],
-    partition: str,
-) -> Iterator[Any]:
-    tables = {read.alias: scan(lake, read.ref, partitions=read.partitions).read_all() for read in reads}
-    log.info(
-        "Calling %s with %s.", shown, ", ".join(f"{name} ({len(rows)} rows)" for name, rows in tables.items())
-    )
-    try:
-        result = function(tables, **arguments)
-        table = _as_table(result)
-    except XOpsError:
-        raise
-    except Exception as error:
-        # The message may quote rows: the traceback below shows it in the log, the record and this error do
-        # not.
-        raise UserCodeError(
-            f"the function {shown} raised {type(error).__name__}",
-            code="user_code.raised",
-            why="see the traceback above",
-            todo="correct the function, then run the task again",
-        ) from error
-    if table is None:
-        raise UserCodeError(
-            f"the function {shown} gave a {type(result).__name__}", code="user_code.result",
-            why="a transformation gives rows", todo="return a pyarrow.Table or a pandas DataFrame",
-        )  # fmt: skip
-    yield table.schema
-    yield from table.to_batches()
+class _FunctionRun:
+    """The user's function, with its inputs in memory."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        function: str | Callable[..., Any],
+        arguments: Mapping[str, Any],
+        keys: tuple[str, ...],
+        stack: ExitStack,
+    ) -> None:
+        self._lake, self._keys, self._stack = lake, keys, stack
+        self._function, self._shown = resolve_callable(function), reference_of(function)
+        self._arguments = arguments
+
+    def __call__(self, reads: Sequence[_Read], partition: str) -> Iterator[Any]:
+        table = self._call(reads)
+        schema = to_delta_schema(table.schema)
+        folder = self._stack.enter_context(self._lake.storage.scratch())
+        canonical = (cast_batch(batch, schema) for batch in table.to_batches())
+        yield schema
+        yield from sorted_batches(
+            canonical, schema, [key for key in self._keys if key in schema.names], folder
+        )
+
+    def _call(self, reads: Sequence[_Read]) -> Any:
+        tables = {
+            read.alias: scan(self._lake, read.ref, partitions=read.partitions).read_all() for read in reads
+        }
+        shown = ", ".join(f"{name} ({len(rows)} rows)" for name, rows in tables.items())
+        log.info("Calling %s with %s.", self._shown, shown)
+        try:
+            result = self._function(tables, **self._arguments)
+            table = _as_table(result)
+        except XOpsError:
+            raise
+        except Exception as error:
+            # The message may quote rows: the traceback above it shows it in the log, this error does not.
+            raise UserCodeError(
+                f"the function {self._shown} raised {type(error).__name__}",
+                code="user_code.raised",
+                why="see the traceback above",
+                todo="correct the function, then run the task again",
+            ) from error
+        if table is None:
+            raise UserCodeError(
+                f"the function {self._shown} gave a {type(result).__name__}", code="user_code.result",
+                why="a transformation gives rows", todo="return a pyarrow.Table or a pandas DataFrame",
+            )  # fmt: skip
+        return table
 
 
 def _as_table(result: Any) -> Any | None:

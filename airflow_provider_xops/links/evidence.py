@@ -3,7 +3,8 @@
 For the task page. Airflow asks for them in the worker after each attempt, so they read what the operator
 remembered while it performed.
 
-What they do not do: they give no access. A link into S3 or a folder opens where the browser's user can read it.
+What they do not do: they give no access. A link into S3 or a folder opens where the browser's user can read
+it.
 """
 
 from __future__ import annotations

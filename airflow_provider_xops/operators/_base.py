@@ -1,7 +1,7 @@
 """What every operator of this package does alike: errors, the actor, records into XCom and asset events.
 
-For the operators only. An operator implements ``perform``: resolve connections, call one function of the domain,
-hand the record to :meth:`XOpsOperator.hand_over`, return what that gives.
+For the operators only. An operator implements ``perform``: resolve connections, call one function of the
+domain, hand the record to :meth:`XOpsOperator.hand_over`, return what that gives.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class XOpsOperator(BaseOperator):
 
     :param lake_conn_id: the Airflow connection of the lake.
     :param emit_when_reused: emit the outlets' asset events also when another run had done the work before. By
-        default they stay silent then, so that nothing downstream starts again for the same version. A retry of the
-        task that did the work always emits.
+        default they stay silent then, so that nothing downstream starts again for the same version. A retry
+        of the task that did the work always emits.
     """
 
     #: arguments that must hold something once their templates are rendered
@@ -75,7 +75,7 @@ class XOpsOperator(BaseOperator):
         self.emit_when_reused = emit_when_reused
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Check the rendered arguments, perform, and turn domain errors into Airflow's two ways of failing."""
+        """Check the rendered arguments, perform, and turn domain errors into failure or retry."""
         try:
             self._refuse_empty()
             return self.perform(context)
@@ -97,10 +97,11 @@ class XOpsOperator(BaseOperator):
         """
         if is_empty(given):
             raise ArgumentError(
-                f"{argument} of task {self.task_id} is empty", code="argument.empty",
-                why="its template rendered to nothing, or the task it comes from returned nothing (was it skipped?)",
+                f"{argument} of task {self.task_id} is empty",
+                code="argument.empty",
+                why="its template rendered to nothing, or the task it comes from was skipped",
                 todo=f"pass the output of a task that gives {record_type.kind}, or a record id",
-            )  # fmt: skip
+            )
         found = lake.evidence.resolve(given, record_type.kind)
         if not isinstance(found, record_type):
             raise DataError(f"{argument} is a {type(found).__name__}", code="data.record_kind")
@@ -135,7 +136,7 @@ class XOpsOperator(BaseOperator):
         return {**content, **more, **({} if reused is None else {"reused": reused})}
 
     def silence(self, context: Context) -> None:
-        """Emit no asset event for this attempt: Airflow emits one for every outlet a succeeded task still has."""
+        """Emit no asset event: Airflow emits one for every outlet that a succeeded task still has."""
         if any(isinstance(outlet, Asset) for outlet in self.outlets):
             self.log.info("Nothing new: no asset event is emitted.")
         self.outlets = []
@@ -144,10 +145,11 @@ class XOpsOperator(BaseOperator):
         for name in self.required:
             if is_empty(getattr(self, name)):
                 raise ArgumentError(
-                    f"{name} of task {self.task_id} is empty", code="argument.empty",
-                    why="it was not given, its template rendered to nothing, or the task it comes from was skipped",
+                    f"{name} of task {self.task_id} is empty",
+                    code="argument.empty",
+                    why="its template rendered to nothing, or the task it comes from was skipped",
                     todo=f"give {name} a value",
-                )  # fmt: skip
+                )
 
 
 class RegistryOperator(XOpsOperator):
@@ -182,7 +184,7 @@ class RegistryOperator(XOpsOperator):
 
 
 def as_airflow_error(error: XOpsError) -> AirflowException:
-    """The Airflow exception for a domain error, with the whole message: retried only where a retry can help."""
+    """The Airflow exception for a domain error, with the whole message; retried where that can help."""
     return AirflowException(str(error)) if error.retryable else AirflowFailException(str(error))
 
 
@@ -211,7 +213,7 @@ def now() -> datetime:
 
 
 def is_empty(value: Any) -> bool:
-    """Whether an argument holds nothing: None, no characters, no entries, or a None that a template made text.
+    """Whether an argument holds nothing: None, no characters, no entries, or a None turned to text.
 
     >>> is_empty("  "), is_empty("None"), is_empty(0)
     (True, True, False)

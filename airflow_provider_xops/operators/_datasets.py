@@ -1,7 +1,7 @@
 """Dataset arguments of operators: which version, which partitions.
 
-For the operators. A dataset is named by what another task returned, by a record id, or as ``TABLE`` (its head) or
-``TABLE@VERSION``.
+For the operators. A dataset is named by what another task returned, by a record id, or as ``TABLE`` (its
+head) or ``TABLE@VERSION``.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ def dataset_of(lake: Lake, given: Any, *, argument: str, allow_raw: bool = False
     """
     if is_empty(given):
         raise ArgumentError(
-            f"{argument} is empty", code="argument.empty",
-            why="its template rendered to nothing, or the task it comes from returned nothing (was it skipped?)",
+            f"{argument} is empty",
+            code="argument.empty",
+            why="its template rendered to nothing, or the task it comes from was skipped",
             todo="pass the output of a task that writes a dataset, a table's name, or TABLE@VERSION",
-        )  # fmt: skip
+        )
     if isinstance(given, str) and _TABLE.fullmatch(given.strip()) and not _RECORD_ID.fullmatch(given.strip()):
         from airflow_provider_xops.lake.tables import resolve_ref
 
@@ -68,7 +69,7 @@ def dataset_of(lake: Lake, given: Any, *, argument: str, allow_raw: bool = False
 def dataset_or_trigger(
     context: Context, lake: Lake, *, dataset: Any, given: bool, table: Any
 ) -> list[NamedDataset]:
-    """The dataset an operator works on: the one given, else what started the run (see ``triggering_versions``).
+    """The dataset an operator works on: the one given, else what started the run.
 
     :param given: whether the author gave a dataset: one that renders to nothing must not turn into the head.
     """
@@ -79,7 +80,7 @@ def dataset_or_trigger(
 
 
 def partitions_of(given: Any) -> tuple[str, ...] | None:
-    """Partition names from a name, a range of days (``2013-01-01..2013-01-31``) or a list; None where nothing is."""
+    """Partition names from a name, a range (``2013-01-01..2013-01-31``) or a list; None for nothing."""
     if is_empty(given):
         return None
     from airflow_provider_xops.lake.ingest import expand_partitions
@@ -89,7 +90,7 @@ def partitions_of(given: Any) -> tuple[str, ...] | None:
 
 
 def asked_for(partition: Any) -> dict[str, Any]:
-    """What a task's output repeats of its ``partition`` argument, so that the next task means the same partitions."""
+    """What a task's output repeats of its ``partition``, so that the next task means the same ones."""
     if is_empty(partition):
         return {}
     spec = partition if isinstance(partition, str) else [str(part) for part in partition]

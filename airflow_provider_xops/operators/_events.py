@@ -31,7 +31,8 @@ class TriggeringVersion:
     """One table's version that a run is about.
 
     :param ref: the highest version of the table among the events (or the one named, or the head).
-    :param partitions: the distinct partitions the events name; None: the run was not started by events, all count.
+    :param partitions: the distinct partitions the events name; None: the run was not started by events, all
+        count.
     :param records: the record ids of the events' versions.
     :param resolved: how it was found: ``event``, ``parameter`` or ``head``.
     """
@@ -48,9 +49,11 @@ def triggering_versions(
     """The dataset versions this run is about, one entry a table, sorted by table.
 
     :param table: only this table; None: every table that the events name.
-    :param parameter: the DAG parameter by which a hand-started run names a version: a number, or ``TABLE@VERSION``.
+    :param parameter: the DAG parameter by which a hand-started run names a version: a number, or
+        ``TABLE@VERSION``.
     :raises DataError: an event's extra is not a record (``data.event_unreadable``).
-    :raises ArgumentError: the parameter is malformed, or neither events, parameter nor ``table`` name a table.
+    :raises ArgumentError: the parameter is malformed, or neither events, parameter nor ``table`` name a
+        table.
     :raises NotFoundError: the named version or table does not exist.
 
     Example::
@@ -112,16 +115,18 @@ def _version_in(extra: Mapping[str, Any], *, asset: str, lake: Lake) -> DatasetV
             raise DataError(f"the extra holds a {type(record).__name__}", code="data.record_kind")
     except (DataError, NotFoundError, ArgumentError) as error:
         raise DataError(
-            f"an event of the asset {asset!r} carries no readable dataset version", code="data.event_unreadable",
+            f"an event of the asset {asset!r} carries no readable dataset version",
+            code="data.event_unreadable",
             why=f"{error.code}: {error.what}",
-            todo="let an XOps operator emit the asset, or start the run by hand with the version as parameter",
-        ) from error  # fmt: skip
+            todo="let an XOps operator emit the asset, or start the run by hand and name the version",
+        ) from error
     if record.lake_id != lake.lake_id:
         raise DataError(
-            f"an event of the asset {asset!r} is about the lake {record.lake_id}", code="data.event_other_lake",
+            f"an event of the asset {asset!r} is about the lake {record.lake_id}",
+            code="data.event_other_lake",
             why=f"this task's connection opens the lake {lake.lake_id}",
             todo="use one lake for producer and consumer, or correct the connection",
-        )  # fmt: skip
+        )
     return record
 
 
@@ -140,9 +145,10 @@ def _by_hand(context: Context, lake: Lake, table: str | None, parameter: str) ->
         table = named or table
     if table is None:
         raise ArgumentError(
-            "no asset event started this run, and nothing names its table", code="argument.dataset",
-            todo=f"start it with the parameter {parameter}=TABLE@VERSION, or give the operator dataset='TABLE'",
-        )  # fmt: skip
+            "no asset event started this run, and nothing names its table",
+            code="argument.dataset",
+            todo=f"start it with the parameter {parameter}=TABLE@VERSION, or give the operator a table",
+        )
     ref = resolve_ref(lake, table, version=version)
     return TriggeringVersion(ref=ref, partitions=None, resolved="head" if version is None else "parameter")
 

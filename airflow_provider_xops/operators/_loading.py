@@ -1,4 +1,4 @@
-"""Operators that bring data into raw tables, from files, from other tables, or from a table that is there already.
+"""Operators that bring data into the lake: from files, from other tables, from a table in place.
 
 For :mod:`airflow_provider_xops.operators.data`, their public place.
 """
@@ -28,23 +28,23 @@ WHOLE = "all"
 class IngestDatasetOperator(XOpsOperator):
     """Reads CSV, JSON lines or Parquet files into the raw table of ``table``, once.
 
-    The same files (by checksum) are never committed twice; changed files replace what they wrote before. An empty
-    file is no failure: its partition becomes empty.
+    The same files (by checksum) are never committed twice; changed files replace what they wrote before. An
+    empty file is no failure: its partition becomes empty.
 
     :param table: the table; its raw data are in ``<table>__raw``.
     :param source: a path or URI, or several; ``{partition}`` in it becomes the partition's name. Local files,
         ``file://``, and whatever Airflow's ``ObjectStoragePath`` opens (``s3://``, ``gs://``, ...).
-    :param partition: one name, a range of days (``2013-01-01..2013-03-31``, both included) or a list; None: the table
-        has no partitions.
-    :param schema: column types, such as ``{"flight": "int64", "time_hour": "timestamp[America/New_York]"}``; None: as
-        recorded with the table, and at the first load inferred from all rows.
+    :param partition: one name, a range of days (``2013-01-01..2013-03-31``, both included) or a list; None:
+        the table has no partitions.
+    :param schema: column types, such as ``{"flight": "int64", "time_hour": "timestamp[America/New_York]"}``;
+        None: as recorded with the table, and at the first load inferred from all rows.
     :param format: ``csv``, ``jsonl`` or ``parquet``; None: by the file's suffix.
     :param delimiter: of CSV; None: a comma (a tab for ``.tsv``).
     :param na_values: texts of CSV that mean "no value".
     :param mode: ``replace`` (the partition), ``append`` or ``merge``; fixed by the first load.
     :param keys: columns that identify a row; ``merge`` needs them.
-    :param batch_id: in ``append`` and ``merge`` mode, what the batch is called; None: a digest of its files' names and
-        checksums, so that a corrected file is another batch.
+    :param batch_id: in ``append`` and ``merge`` mode, what the batch is called; None: a digest of its files'
+        names and checksums, so that a corrected file is another batch.
     :param source_conn_id: the Airflow connection that opens a remote source; None: the scheme's default.
     :raises SourceError: a file is missing, truncated, of other columns or types, or not text (no retry).
     :raises UnavailableError: the storage did not answer (retried).
@@ -66,9 +66,18 @@ class IngestDatasetOperator(XOpsOperator):
 
     required = ("table", "source")
     template_fields = (
-        *XOpsOperator.template_fields, "table", "source", "partition", "schema", "format", "delimiter", "mode", "keys",
-        "batch_id", "source_conn_id",
-    )  # fmt: skip
+        *XOpsOperator.template_fields,
+        "table",
+        "source",
+        "partition",
+        "schema",
+        "format",
+        "delimiter",
+        "mode",
+        "keys",
+        "batch_id",
+        "source_conn_id",
+    )
     operator_extra_links = (EvidenceLink(),)
 
     def __init__(
@@ -126,17 +135,18 @@ class IngestDatasetOperator(XOpsOperator):
 class TransformDatasetOperator(XOpsOperator):
     """Makes one table from dataset versions, by DuckDB SQL or by a function, once.
 
-    What decides whether it was done already are the inputs' content and the text of the SQL (or the version of the
-    function's code), never the output.
+    What decides whether it was done already are the inputs' content and the text of the SQL (or the version
+    of the function's code), never the output.
 
     :param table: the table to write; its raw data are in ``<table>__raw``, to be validated and published.
     :param inputs: ``{name in the SQL: dataset}``; a dataset is a task's output, a record id, ``TABLE`` or
-        ``TABLE@VERSION``. For each partition that is written, an input is read in the partition of the same name;
-        ``{"dataset": ..., "partition": ...}`` names others (a range of days, a list; None: the whole version).
-    :param sql: one SELECT over the inputs' names; ``$partition`` is the partition written. Exactly one of ``sql`` and
-        ``function``.
-    :param function: ``package.module:function``, taking ``{name: pyarrow.Table}`` and ``function_args`` and giving an
-        Arrow table or a pandas frame.
+        ``TABLE@VERSION``. For each partition that is written, an input is read in the partition of the same
+        name; ``{"dataset": ..., "partition": ...}`` names others (a range of days, a list; None: the whole
+        version).
+    :param sql: one SELECT over the inputs' names; ``$partition`` is the partition written. Exactly one of
+        ``sql`` and ``function``.
+    :param function: ``package.module:function``, taking ``{name: pyarrow.Table}`` and ``function_args`` and
+        giving an Arrow table or a pandas frame.
     :param function_args: keyword arguments of the function, plain JSON.
     :param partition: the partition(s) to write; None: the table has none, and inputs are read whole.
     :param mode: ``replace`` (the partition), ``append`` or ``merge``; fixed by the first commit.
@@ -161,9 +171,18 @@ class TransformDatasetOperator(XOpsOperator):
 
     required = ("table", "inputs")
     template_fields = (
-        *XOpsOperator.template_fields, "table", "inputs", "sql", "function", "function_args", "partition", "mode", "keys",
-        "batch_id", "memory_limit",
-    )  # fmt: skip
+        *XOpsOperator.template_fields,
+        "table",
+        "inputs",
+        "sql",
+        "function",
+        "function_args",
+        "partition",
+        "mode",
+        "keys",
+        "batch_id",
+        "memory_limit",
+    )
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql"}
     operator_extra_links = (EvidenceLink(),)
 
@@ -288,7 +307,16 @@ def opener(conn_id: str | None) -> Callable[[str], BinaryIO]:
     """Opens what is not a local file, through Airflow's object storage and its connections."""
 
     def open_file(uri: str) -> BinaryIO:
-        opened: BinaryIO = object_storage_path(uri, conn_id=conn_id).open("rb")
+        try:
+            opened: BinaryIO = object_storage_path(uri, conn_id=conn_id).open("rb")
+        except ValueError:  # no filesystem is registered for the scheme
+            scheme = uri.partition("://")[0]
+            raise ArgumentError(
+                f"nothing here opens {scheme}:// sources",
+                code="argument.source_uri",
+                why="no installed Airflow provider brings a filesystem for it",
+                todo="install the one that does",
+            ) from None
         return opened
 
     return open_file

@@ -26,8 +26,8 @@ class EvaluateModelOperator(RegistryOperator):
     """Scores a challenger and the present champion on the same held-out rows and asks the gates.
 
     :param model: the challenger: the output of a training task, or a model record's id.
-    :param gates: such as ``{"gate": "metric_threshold", "metric": "roc_auc", "minimum": 0.7}`` and
-        ``{"gate": "better_than_champion", "metric": "roc_auc", "margin": 0.01}``. Without gates nothing is promoted.
+    :param gates: such as ``{"gate": "metric_threshold", "metric": "roc_auc", "minimum": 0.7}`` and ``{"gate":
+        "better_than_champion", "metric": "roc_auc", "margin": 0.01}``. Without gates nothing is promoted.
     :param alias: whose champion is the opponent.
     :param holdout: other rows than the challenger's own holdout, as a ``Selection`` in JSON.
     :raises ModelError: a model cannot be loaded, or does not accept the rows.
@@ -89,16 +89,17 @@ class EvaluateModelOperator(RegistryOperator):
 class PromoteModelOperator(RegistryOperator):
     """Decides on the evidence of an evaluation whether the challenger becomes champion, once, in the ledger.
 
-    Of any number of promoters that saw the same champion one wins; the others' decisions are ``held: superseded``. Being
-    held or rejected is an ordinary outcome: the decision is in the returned record.
+    Of any number of promoters that saw the same champion one wins; the others' decisions are ``held:
+    superseded``. Being held or rejected is an ordinary outcome: the decision is in the returned record.
 
     :param evaluation: the output of an ``EvaluateModelOperator``, or an evaluation's record id.
     :param alias: the alias to move.
-    :param on_held: what a decision other than ``promoted`` does to the task: ``succeed``, ``skip`` (it and what
-        follows) or ``fail`` (without retries).
+    :param on_held: what a decision other than ``promoted`` does to the task: ``succeed``, ``skip`` (it and
+        what follows) or ``fail`` (without retries).
     :raises GateError: it was not promoted, and ``on_held`` is ``fail``.
 
-    Returns the record of the decision, with ``applied`` and ``reused``. Its asset event is emitted only if it promoted.
+    Returns the record of the decision, with ``applied`` and ``reused``. Its asset event is emitted only if it
+    promoted.
 
     Example::
 
@@ -157,10 +158,12 @@ class PromoteModelOperator(RegistryOperator):
         if self.on_held == "skip":
             raise AirflowSkipException(said)
         raise GateError(
-            f"{challenger} was not promoted to {self.alias}", code=f"gate.{decision.outcome.value}",
-            why=decision.reason, todo="look at the evaluation's gates; train or evaluate again if the champion changed",
+            f"{challenger} was not promoted to {self.alias}",
+            code=f"gate.{decision.outcome.value}",
+            why=decision.reason,
+            todo="look at the evaluation's gates; train or evaluate again if the champion changed",
             context={"decision": decision.record_id, "evaluation": evaluation.record_id},
-        )  # fmt: skip
+        )
 
 
 class RollbackModelOperator(RegistryOperator):
@@ -229,5 +232,7 @@ class RollbackModelOperator(RegistryOperator):
 def _check_choice(given: Any, allowed: Sequence[str], *, argument: str) -> None:
     if optional(given) not in allowed:
         raise ArgumentError(
-            f"{argument} is {str(given)[:80]!r}", code=f"argument.{argument}", todo=f"use one of {', '.join(allowed)}"
-        )  # fmt: skip
+            f"{argument} is {str(given)[:80]!r}",
+            code=f"argument.{argument}",
+            todo=f"use one of {', '.join(allowed)}",
+        )

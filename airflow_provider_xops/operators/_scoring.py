@@ -31,20 +31,21 @@ __all__ = ["ScoreDatasetOperator"]
 
 
 class ScoreDatasetOperator(RegistryOperator):
-    """Predicts every row of the partitions a run is about and appends the predictions, each partition exactly once.
+    """Predicts every row of the partitions a run is about, each partition exactly once.
 
-    Rows are streamed in batches. Every prediction carries its id, the model's name and version, and the dataset version
-    it was made from; ``xops trace PREDICTION_ID`` walks back from there to the source file.
+    Rows are streamed in batches. Every prediction carries its id, the model's name and version, and the
+    dataset version it was made from; ``xops trace PREDICTION_ID`` walks back from there to the source file.
 
     :param output_table: the table the predictions are appended to.
     :param model_name: the registered model; its champion (by the ledger) predicts, or ``model_version`` does.
     :param model: exactly this model version instead: the output of a training task, or a model record's id.
     :param model_version: a version number; empty: the one ``alias`` stands for.
     :param alias: which alias, where no version is named.
-    :param table: the published table to score. A run started by asset events scores all distinct partitions they name,
-        at the highest version; one started by hand scores all partitions of the version that its parameter
-        ``dataset_version`` names (a number, or ``TABLE@VERSION``), else of the head.
-    :param dataset: exactly this version instead: a task's output, a record id, ``TABLE`` or ``TABLE@VERSION``.
+    :param table: the published table to score. A run started by asset events scores all distinct partitions
+        they name, at the highest version; one started by hand scores all partitions of the version that its
+        parameter ``dataset_version`` names (a number, or ``TABLE@VERSION``), else of the head.
+    :param dataset: exactly this version instead: a task's output, a record id, ``TABLE`` or
+        ``TABLE@VERSION``.
     :param partition: only these: a name, a range of days, or a list; empty: see ``table``.
     :param keep_columns: input columns that go along, to join the labels by later.
     :param batch_rows: rows in memory at a time.
@@ -52,8 +53,8 @@ class ScoreDatasetOperator(RegistryOperator):
     :raises ModelError: the model cannot be loaded, or does not accept the data.
     :raises NotFoundError: there is no such model, dataset or partition.
 
-    Returns the record of the predictions' version, with ``reused``, the ``model_record`` and the ``scoring_runs``. It
-    emits nothing where all partitions had been scored by this model version before.
+    Returns the record of the predictions' version, with ``reused``, the ``model_record`` and the
+    ``scoring_runs``. It emits nothing where all partitions had been scored by this model version before.
 
     Example::
 
@@ -71,9 +72,18 @@ class ScoreDatasetOperator(RegistryOperator):
 
     required = ("output_table", "alias", "on_missing_model")
     template_fields = (
-        *RegistryOperator.template_fields, "output_table", "model_name", "model", "model_version", "alias", "table", "dataset",
-        "partition", "keep_columns", "on_missing_model",
-    )  # fmt: skip
+        *RegistryOperator.template_fields,
+        "output_table",
+        "model_name",
+        "model",
+        "model_version",
+        "alias",
+        "table",
+        "dataset",
+        "partition",
+        "keep_columns",
+        "on_missing_model",
+    )
     operator_extra_links = (EvidenceLink(), MlflowModelVersionLink())
 
     def __init__(
@@ -150,9 +160,11 @@ class ScoreDatasetOperator(RegistryOperator):
             return self.record(lake, self.model, ModelVersion, argument="model")
         if is_empty(self.model_name):
             raise ArgumentError(
-                f"model_name of task {self.task_id} is empty", code="argument.empty",
-                why="neither it nor model was given, or its template rendered to nothing", todo="name the model",
-            )  # fmt: skip
+                f"model_name of task {self.task_id} is empty",
+                code="argument.empty",
+                why="neither it nor model was given, or its template rendered to nothing",
+                todo="name the model",
+            )
         name = str(self.model_name)
         version = whole_number(self.model_version, argument="model_version")
         model = resolve_model(lake, name, alias=optional(self.alias), version=version)

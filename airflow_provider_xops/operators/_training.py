@@ -48,25 +48,31 @@ class _ModelWriter(RegistryOperator):
 class TrainModelOperator(_ModelWriter):
     """Trains any estimator on a published dataset version and registers it in MLflow, once.
 
-    The run carries parameters, metrics, signature, environment, code version and the dataset version; the record
-    carries digests of the rows it was fitted on, of the rows kept from it, and of its files. A retry finds what an
-    earlier try made, and closes what it left open.
+    The run carries parameters, metrics, signature, environment, code version and the dataset version; the
+    record carries digests of the rows it was fitted on, of the rows kept from it, and of its files. A retry
+    finds what an earlier try made, and closes what it left open.
 
-    :param table: the published table. A run started by asset events trains on the highest version they name, one
-        started by hand on the parameter ``dataset_version`` (a number, or ``TABLE@VERSION``), else on the head.
-    :param dataset: exactly this version instead: a task's output, a record id, ``TABLE`` or ``TABLE@VERSION``.
-    :param partition: learn from these only: a name, a range of days, or a list; empty: all partitions of the version.
+    :param table: the published table. A run started by asset events trains on the highest version they name,
+        one started by hand on the parameter ``dataset_version`` (a number, or ``TABLE@VERSION``), else on the
+        head.
+    :param dataset: exactly this version instead: a task's output, a record id, ``TABLE`` or
+        ``TABLE@VERSION``.
+    :param partition: learn from these only: a name, a range of days, or a list; empty: all partitions of the
+        version.
     :param model_name: the registered model.
-    :param estimator: ``package.module:name`` of a class with ``fit`` and ``predict``, or of a function that makes one.
+    :param estimator: ``package.module:name`` of a class with ``fit`` and ``predict``, or of a function that
+        makes one.
     :param target: the column to predict.
     :param features: the columns to learn from; None: all but the target and ``drop``.
     :param drop: columns that are never features.
     :param split: what is kept as holdout: ``{"kind": "time" | "random" | "group", ...}``.
     :param estimator_params: keyword arguments of the estimator.
     :param experiment: the MLflow experiment; None: the model's name.
-    :param sample: learn from at most this many rows, below 1 from that fraction (the holdout stays whole); None: all.
+    :param sample: learn from at most this many rows, below 1 from that fraction (the holdout stays whole);
+        None: all.
     :param seed: of everything random.
-    :raises TrainingError: ``fit`` raised, or the selection is unusable: the run is marked failed, no version is made.
+    :raises TrainingError: ``fit`` raised, or the selection is unusable: the run is marked failed, no version
+        is made.
     :raises UserCodeError: the estimator cannot be named so.
 
     Returns the record of the model version.
@@ -88,9 +94,21 @@ class TrainModelOperator(_ModelWriter):
 
     required = ("model_name", "estimator", "target", "split")
     template_fields = (
-        *RegistryOperator.template_fields, "table", "dataset", "partition", "model_name", "estimator", "estimator_params",
-        "target", "features", "drop", "split", "experiment", "sample", "seed",
-    )  # fmt: skip
+        *RegistryOperator.template_fields,
+        "table",
+        "dataset",
+        "partition",
+        "model_name",
+        "estimator",
+        "estimator_params",
+        "target",
+        "features",
+        "drop",
+        "split",
+        "experiment",
+        "sample",
+        "seed",
+    )
 
     def __init__(
         self,
@@ -135,9 +153,10 @@ class TrainModelOperator(_ModelWriter):
         )
         if len(found) > 1:
             raise ArgumentError(
-                f"this run was started by {len(found)} tables, a model is trained on one", code="argument.dataset",
+                f"this run was started by {len(found)} tables, a model is trained on one",
+                code="argument.dataset",
                 todo="name it: table='...'",
-            )  # fmt: skip
+            )
         model = train(
             lake,
             registry,
@@ -160,7 +179,7 @@ class TrainModelOperator(_ModelWriter):
 
 
 class AdoptModelOperator(_ModelWriter):
-    """Takes a model that is in MLflow already into the lake's chain: digests, record and pins, without retraining.
+    """Takes a model that is in MLflow already into the lake's chain, without retraining.
 
     :param model_name: the registered model.
     :param model_version: its version; or
@@ -179,16 +198,28 @@ class AdoptModelOperator(_ModelWriter):
 
     Example::
 
-        AdoptModelOperator(task_id="adopt", model_name="late", model_version=3, target="late", task="classification")
+        AdoptModelOperator(
+            task_id="adopt", model_name="late", model_version=3, target="late", task="classification"
+        )
 
     What it does not do: it vouches for nothing that happened before; what is not recorded stays unknown.
     """
 
     required = ("model_name",)
     template_fields = (
-        *RegistryOperator.template_fields, "model_name", "model_version", "run_id", "artifact_path", "alias", "training", "holdout", "features",
-        "target", "task", "trust",
-    )  # fmt: skip
+        *RegistryOperator.template_fields,
+        "model_name",
+        "model_version",
+        "run_id",
+        "artifact_path",
+        "alias",
+        "training",
+        "holdout",
+        "features",
+        "target",
+        "task",
+        "trust",
+    )
 
     def __init__(
         self,
@@ -246,8 +277,8 @@ class AdoptModelOperator(_ModelWriter):
 class RecordTrainingOperator(_ModelWriter):
     """Takes in the record of a training that ran elsewhere, so that it is gated like any other.
 
-    :param training: what the job handed back: a mapping or JSON text as ``xops schema training`` describes it (model and
-        version in MLflow, training and holdout selections, features, target, code version).
+    :param training: what the job handed back: a mapping or JSON text as ``xops schema training`` describes it
+        (model and version in MLflow, training and holdout selections, features, target, code version).
     :raises DataError: it does not fit the schema; :raises NotFoundError: MLflow has no such version.
 
     Returns the record of the model version (``origin`` is ``external``).
@@ -256,7 +287,8 @@ class RecordTrainingOperator(_ModelWriter):
 
         RecordTrainingOperator(task_id="record", training="{{ ti.xcom_pull('train_on_kubernetes') }}")
 
-    What it does not do: it starts no job, and does not repeat the training to check it; it checks the files' digest.
+    What it does not do: it starts no job, and does not repeat the training to check it; it checks the files'
+    digest.
     """
 
     required = ("training",)

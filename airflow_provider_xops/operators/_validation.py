@@ -23,15 +23,16 @@ __all__ = ["PublishDatasetOperator", "ValidateDatasetOperator"]
 class ValidateDatasetOperator(XOpsOperator):
     """Runs an expectation suite over a dataset version and records the report.
 
-    The report says ``passed``, ``failed``, ``errored`` (a check could not run) or ``no_data``. Whatever it says, it is
-    in the lake before the task ends, and the task links to its page.
+    The report says ``passed``, ``failed``, ``errored`` (a check could not run) or ``no_data``. Whatever it
+    says, it is in the lake before the task ends, and the task links to its page.
 
     :param dataset: what to look at: a task's output (the partitions that task was asked for), a record id,
         ``TABLE__raw`` or ``TABLE@VERSION``.
-    :param suite: ``package.module:function`` giving a Great Expectations suite, or a ``.json`` or ``.yaml`` file of one.
+    :param suite: ``package.module:function`` giving a Great Expectations suite, or a ``.json`` or ``.yaml``
+        file of one.
     :param partition: only these partitions.
-    :param on_failure: what a failed critical check does. ``fail``: the task fails, without retries. ``warn``: it succeeds
-        and says so (publishing still refuses). ``skip``: it and what follows are skipped.
+    :param on_failure: what a failed critical check does. ``fail``: the task fails, without retries. ``warn``:
+        it succeeds and says so (publishing still refuses). ``skip``: it and what follows are skipped.
     :param on_error: what a check that could not run does: ``fail`` or ``warn``.
     :param on_no_data: what a version without rows does: ``skip``, ``continue`` or ``fail``.
     :param engine: what runs the suite: ``pandas``.
@@ -105,11 +106,12 @@ class PublishDatasetOperator(XOpsOperator):
     :param report: the output of a ``ValidateDatasetOperator``, or a report's record id.
     :param allow_warning: publish also what failed only checks below critical severity.
     :param allow_empty: publish also what had no rows, which empties those partitions.
-    :raises ValidationError: the report did not pass; :raises LakeError: the raw data are not those that were validated;
+    :raises ValidationError: the report did not pass; :raises LakeError: the raw data are not those that were
+        validated;
         :raises Superseded: newer raw data of a partition were published meanwhile.
 
-    Returns the record of the published version, with ``reused``. Its asset event starts the consumers; it is not
-    emitted when another run had published the same data before.
+    Returns the record of the published version, with ``reused``. Its asset event starts the consumers; it is
+    not emitted when another run had published the same data before.
 
     Example::
 

@@ -1,13 +1,19 @@
-"""Operators of the model side: train, evaluate, promote, roll back, score; and adopt what was trained elsewhere.
+"""Operators of the model side: train, evaluate, promote, roll back, score, adopt.
 
-For DAGs. A model is trained on a published dataset version, judged on rows kept from it, and promoted by a decision
-in the lake's ledger::
+For DAGs. A model is trained on a published dataset version, judged on rows kept from it, and promoted by a
+decision in the lake's ledger::
 
     train = TrainModelOperator(
-        task_id="train", table="daily", model_name="late", estimator="sklearn.linear_model:LogisticRegression",
-        target="late", split={"kind": "time", "holdout_partitions": 14},
+        task_id="train",
+        table="daily",
+        model_name="late",
+        estimator="sklearn.linear_model:LogisticRegression",
+        target="late",
+        split={"kind": "time", "holdout_partitions": 14},
     )
-    judge = EvaluateModelOperator(task_id="judge", model=train.output, gates=[{"gate": "better_than_champion", "metric": "roc_auc"}])
+    judge = EvaluateModelOperator(
+        task_id="judge", model=train.output, gates=[{"gate": "better_than_champion", "metric": "roc_auc"}]
+    )
     PromoteModelOperator(task_id="promote", evaluation=judge.output, outlets=[Asset("late")])
 
 Each returns its record (small plain JSON) and puts the same into the asset events of its outlets.

@@ -19,6 +19,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_xops.errors import ArgumentError, NotFoundError
@@ -51,19 +52,16 @@ class LakeFrame:
         self._lake = lake
         self._ref = ref
         self._partitions = partitions
-        self._rows: int | None = None
 
-    @property
+    @cached_property
     def schema(self) -> Any:
         """The user's columns."""
         return schema_of(self._lake, self._ref)
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """How many there are; from the table's log, without reading them."""
-        if self._rows is None:
-            self._rows = count_rows(self._lake, self._ref, partitions=self._partitions)
-        return self._rows
+        return count_rows(self._lake, self._ref, partitions=self._partitions)
 
     def pandas(self) -> pd.DataFrame:
         """All rows in memory. Dates are Python dates, times are UTC."""

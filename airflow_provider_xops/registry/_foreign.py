@@ -23,8 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Inspected:
-    """A model folder as it is: its digest, its flavor, the features of its signature, the types a load needs.
-    """
+    """A model folder as it is: digest, flavor, the features of its signature, the types a load needs."""
 
     digest: str
     flavor: str

@@ -12,14 +12,13 @@ What it does not do: it does not know MLflow. Aliases there are a projection of 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +27,8 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from airflow_provider_xops.errors import ConflictError, LakeError, NotFoundError, XOpsError
 from airflow_provider_xops.lake._delta import delta_errors
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.records import Actor, PromotionDecision, PromotionOutcome, digest_of
+from airflow_provider_xops.records import Actor, PromotionDecision, digest_of
+from airflow_provider_xops.registry.ledger_state import CHAMPION_MAKING, Draft, LedgerState
 
 __all__ = [
     "Draft",
@@ -47,6 +47,7 @@ FOLDER = "_xops/ledger"
 GENESIS = "0" * 64
 # Sixteen racers lose at most fifteen times each; this bounds a broken storage, not a race.
 ATTEMPTS = 64
+COMPACT_EVERY = 50
 _SCHEMA = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),
@@ -59,90 +60,7 @@ _SCHEMA = pa.schema(
         pa.field("entry", pa.string(), nullable=False),
     ]
 )
-_CHAMPION_MAKING = (PromotionOutcome.PROMOTED, PromotionOutcome.ROLLED_BACK)
 _UNHASHED = frozenset({"entry_hash", "record_id"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draft:
-    """What a decider wants to write; :func:`append` adds the sequence number and the chain."""
-
-    outcome: PromotionOutcome
-    reason: str
-    expected: int | None = None
-    from_version: int | None = None
-    to_version: int | None = None
-    to_created_at_ms: int | None = None
-    artifact_digest: str | None = None
-    evidence: tuple[str, ...] = ()
-    decides: int | None = None
-
-
-@dataclass(frozen=True)
-class LedgerState:
-    """The ledger of one alias of one model at one moment."""
-
-    model: str
-    alias: str
-    entries: tuple[PromotionDecision, ...]
-
-    @property
-    def head(self) -> PromotionDecision | None:
-        """The last entry."""
-        return self.entries[-1] if self.entries else None
-
-    @cached_property
-    def championships(self) -> tuple[PromotionDecision, ...]:
-        """The entries that made a champion (promoted, rolled back), in order."""
-        return tuple(entry for entry in self.entries if entry.outcome in _CHAMPION_MAKING)
-
-    @property
-    def current(self) -> PromotionDecision | None:
-        """The decision that made the present champion."""
-        return self.championships[-1] if self.championships else None
-
-    @property
-    def current_version(self) -> int | None:
-        """The present champion's version."""
-        return self.current.to_version if self.current else None
-
-    @property
-    def unapplied(self) -> PromotionDecision | None:
-        """The present champion's decision, if MLflow has not been told yet."""
-        decision = self.current
-        return None if decision is None or self.is_applied(decision) else decision
-
-    def is_applied(self, decision: PromotionDecision) -> bool:
-        """Whether an ``applied`` entry follows this decision."""
-        return any(
-            entry.outcome is PromotionOutcome.APPLIED and entry.decides == decision.sequence
-            for entry in self.entries
-        )
-
-    @cached_property
-    def blocked(self) -> frozenset[tuple[int, int | None]]:
-        """Versions that were rolled back from and not released since: (version, created_at_ms)."""
-        found: set[tuple[int, int | None]] = set()
-        champion: tuple[int, int | None] | None = None
-        for entry in self.entries:
-            if entry.to_version is None:
-                continue
-            target = (entry.to_version, entry.to_created_at_ms)
-            if entry.outcome is PromotionOutcome.ROLLED_BACK and champion is not None and champion != target:
-                found.add(champion)
-            if entry.outcome is PromotionOutcome.RELEASED:
-                found.discard(target)
-            if entry.outcome in _CHAMPION_MAKING:
-                champion = target
-        return frozenset(found)
-
-    def by_key(self, key: str, *outcomes: PromotionOutcome) -> Iterator[PromotionDecision]:
-        """Entries that this piece of work has written, newest first."""
-        return (
-            entry
-            for entry in reversed(self.entries)
-            if entry.idempotency_key == key and (not outcomes or entry.outcome in outcomes)
-        )
 
 
 def append(
@@ -170,6 +88,7 @@ def append(
             return chosen, False
         entry = _entry(chosen, now, actor, as_of)
         if _commit(handle, entry):
+            _compact(handle, entry)
             log.info(
                 "Ledger of %s/%s: entry %d, %s (%s).",
                 model,
@@ -276,7 +195,7 @@ def _chain_problems(
             yield f"entry {entry.sequence} does not follow the entry before it"
         if entry.decides is not None and entry.decides not in known:
             yield f"entry {entry.sequence} applies entry {entry.decides}, which made no champion before it"
-        if entry.outcome in _CHAMPION_MAKING:
+        if entry.outcome in CHAMPION_MAKING:
             known.add(entry.sequence)
         previous, expected = entry.entry_hash, entry.sequence + 1
     if written != expected - 1:
@@ -334,6 +253,17 @@ def _commit(handle: DeltaTable, entry: PromotionDecision) -> bool:
     return True
 
 
+def _compact(handle: DeltaTable, entry: PromotionDecision) -> None:
+    """Merge the files of many entries into one, now and then: every decision reads them all.
+
+    The rows and their order stay as they are; a killed or lost merge changes nothing and is tried again
+    later.
+    """
+    if entry.sequence % COMPACT_EVERY == 0:
+        with contextlib.suppress(XOpsError), delta_errors(f"merging the ledger files of {entry.model}"):
+            handle.optimize.compact()
+
+
 def _open(lake: Lake, slug: str) -> DeltaTable | None:
     storage = lake.storage
     try:
@@ -359,6 +289,8 @@ def _open_or_create(lake: Lake, model: str) -> DeltaTable:
                 # Delta would delete commit information after 30 days.
                 configuration={"delta.enableExpiredLogCleanup": "false"},
                 storage_options=storage.delta_options(),
+                # A retry would make the table a second time, on top of another writer's.
+                commit_properties=CommitProperties(max_commit_retries=0),
             )
         log.info("Made the promotion ledger of model %s.", model)
     except XOpsError:

@@ -18,12 +18,13 @@ import yaml
 
 from airflow_provider_xops.errors import ModelError, NotFoundError
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.records import ModelVersion
+from airflow_provider_xops.records import ModelVersion, PromotionDecision
 from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.artifacts import artifact_digest, download
 from airflow_provider_xops.registry.client import RegistryClient, quiet_mlflow
+from airflow_provider_xops.registry.models import known_version
 
-__all__ = ["get_model", "load_model", "resolve_model"]
+__all__ = ["get_model", "load_model", "model_of", "resolve_model"]
 
 log = logging.getLogger(__name__)
 
@@ -91,9 +92,23 @@ def resolve_model(
     if version is not None:
         return get_model(lake, name, version)
     decision = ledger.current(lake, name, alias or "champion")
-    if decision is None or decision.to_version is None:
-        return None
-    return get_model(lake, name, decision.to_version, created_at_ms=decision.to_created_at_ms)
+    return None if decision is None or decision.to_version is None else model_of(lake, decision)
+
+
+def model_of(lake: Lake, decision: PromotionDecision) -> ModelVersion:
+    """The record of the version that a ledger entry names.
+
+    :raises NotFoundError: ``not_found.model_record``.
+    """
+    name, version, created_at_ms = decision.model, decision.to_version or 0, decision.to_created_at_ms
+    if created_at_ms is not None and decision.artifact_digest is not None:
+        # The entry says all that the record's id is made of: no search through the records of all models.
+        record = known_version(
+            lake, name=name, version=version, created_at_ms=created_at_ms, digest=decision.artifact_digest
+        )
+        if record is not None:
+            return record
+    return get_model(lake, name, version, created_at_ms=created_at_ms)
 
 
 def _recorded(lake: Lake, model: ModelVersion) -> ModelVersion:

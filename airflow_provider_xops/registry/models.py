@@ -26,7 +26,7 @@ from airflow_provider_xops.lake.pins import pin
 from airflow_provider_xops.records import Actor, ActorKind, ModelVersion, Producer, Selection
 from airflow_provider_xops.registry.artifacts import artifact_digest, download
 from airflow_provider_xops.registry.client import KEY_TAG, RegistryClient, quoted
-from airflow_provider_xops.registry.runs import RunHandle, delete_unfinished_models
+from airflow_provider_xops.registry.runs import RunHandle, close_runs_of, delete_unfinished_models
 from airflow_provider_xops.registry.saving import FACTS_FILE, ModelFacts, SavedModel, save_model, saved_facts
 
 __all__ = ["ModelFacts", "SavedModel", "find_model", "register_model", "save_model"]
@@ -89,6 +89,11 @@ def register_model(
         actor=actor,
         as_of=as_of,
     )
+    if entity.source != source:
+        # Another attempt at the same work was faster by a moment: its files and its facts count, not ours.
+        earlier = find_model(client, lake, name=name, key=run.key)
+        if earlier is not None:
+            return earlier
     return record_version(lake, entity, registration=registration, actor=actor, as_of=as_of)
 
 
@@ -119,8 +124,11 @@ def find_model(client: RegistryClient, lake: Lake, *, name: str, key: str) -> Mo
     if record is None:
         log.info("Model %s v%s has no evidence yet: writing it.", name, entity.version)
         registration = _registration_from_files(client, entity, key, digest)
-        return record_version(lake, entity, registration=registration, actor=actor, as_of=as_of)
-    pin_data(lake, record, actor=actor, as_of=as_of)
+        record = record_version(lake, entity, registration=registration, actor=actor, as_of=as_of)
+    else:
+        pin_data(lake, record, actor=actor, as_of=as_of)
+    if record.experiment_id is not None:
+        close_runs_of(client, record.experiment_id, key, finished=record.run_id)
     log.info(
         "Model %s v%d was registered by the same work before (%s).", name, record.version, record.record_id
     )

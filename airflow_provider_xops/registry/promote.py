@@ -35,7 +35,7 @@ from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.apply import apply_decision
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.ledger import Draft, LedgerState
-from airflow_provider_xops.registry.loading import get_model
+from airflow_provider_xops.registry.loading import model_of
 from airflow_provider_xops.registry.models import created_ms
 
 __all__ = ["PromotionResult", "promote"]
@@ -85,7 +85,7 @@ def promote(
     # Before anything is decided: is MLflow there, and does it have this version?
     check_version(client, model.name, model.version, model.created_at_ms)
     seen_alias = client.alias_target(model.name, alias)
-    champions = _Champions(lake, model.name)
+    champions = _Champions(lake)
 
     def decide(now: LedgerState) -> Draft | PromotionDecision:
         earlier = _same_decision(now, model, evaluation, actor)
@@ -187,8 +187,8 @@ def check_version(client: RegistryClient, name: str, version: int, created_at_ms
 class _Champions:
     """Records of champions, read at most once each however often the ledger changes under us."""
 
-    def __init__(self, lake: Lake, name: str) -> None:
-        self.lake, self.name = lake, name
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
         self.known: dict[int, ModelVersion | None] = {}
 
     def of(self, now: LedgerState) -> ModelVersion | None:
@@ -198,9 +198,7 @@ class _Champions:
             return None
         if decision.sequence not in self.known:
             try:
-                found = get_model(
-                    self.lake, self.name, decision.to_version, created_at_ms=decision.to_created_at_ms
-                )
+                found: ModelVersion | None = model_of(self.lake, decision)
             except NotFoundError:
                 log.warning(
                     "The lake has no record of champion v%d: its data cannot be checked.", decision.to_version

@@ -18,9 +18,9 @@ from typing import Any
 
 from airflow_provider_xops.errors import Superseded, XOpsError
 from airflow_provider_xops.records import Actor, Selection, digest_of
-from airflow_provider_xops.registry.client import KEY_TAG, RegistryClient
+from airflow_provider_xops.registry.client import KEY_TAG, RegistryClient, quoted
 
-__all__ = ["RunHandle", "log_run", "run", "work_key"]
+__all__ = ["RunHandle", "close_runs_of", "delete_unfinished_models", "log_run", "run", "work_key"]
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +134,17 @@ def log_run(
     )
 
 
+def close_runs_of(client: RegistryClient, experiment_id: str, key: str, *, finished: str | None) -> None:
+    """Close what is still open of work that is done: ``finished`` as FINISHED, any other run as KILLED."""
+    query = f"tags.`{KEY_TAG}` = {quoted(key)} and attributes.status = 'RUNNING'"
+    with client.session("closing the runs of finished work") as mlflow:
+        for found in mlflow.search_runs([experiment_id], query):
+            run_id = found.info.run_id
+            delete_unfinished_models(mlflow, experiment_id, run_id)
+            mlflow.set_terminated(run_id, status="FINISHED" if run_id == finished else "KILLED")
+            log.info("Closed run %s: its model is registered, its maker was gone.", run_id)
+
+
 def _start(
     client: RegistryClient,
     experiment_id: str,
@@ -182,7 +193,7 @@ def _close_leftovers(
     keep: str | None,
     attempt: str | None = None,
 ) -> int:
-    query = f"tags.`{KEY_TAG}` = '{key}' and attributes.status = 'RUNNING'"
+    query = f"tags.`{KEY_TAG}` = {quoted(key)} and attributes.status = 'RUNNING'"
     if attempt is not None:
         query += f" and tags.`{ATTEMPT_TAG}` = '{attempt}'"
     with client.session("searching for leftover runs of the same work") as mlflow:

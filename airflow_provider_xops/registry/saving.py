@@ -143,7 +143,7 @@ def saved_facts(file: Path) -> ModelFacts:
         data = json.loads(file.read_text())
         data.pop("format")
         facts: ModelFacts = TypeAdapter(ModelFacts).validate_python(data)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ModelError(
             "the model does not say what it was trained on",
             code="model.no_facts",

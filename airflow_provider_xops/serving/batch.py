@@ -171,7 +171,9 @@ class _Scorer:
 
     def _batches(self, partition: str, run: ScoringRun, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         wanted = list(dict.fromkeys([*self._model.features, *self._keep]))
-        reader = read.scan(self._lake, self._dataset, partitions=[partition], columns=wanted)
+        reader = read.scan(
+            self._lake, self._dataset, partitions=[partition], columns=wanted, batch_rows=self._batch_rows
+        )
         first = 0
         for table in tables_of(reader, self._batch_rows):
             frame = feature_frame(table, self._model.features)

@@ -38,10 +38,16 @@ def facts_for(lake: Lake, *, training: str = "2013-01", holdout: str = "2013-02"
     """Facts of a model trained on one partition of a table of this lake."""
     ref = DatasetRef(lake_id=lake.lake_id, table="flights", table_uuid="uuid-1", version=3)
     return models.ModelFacts(
-        training=selection(training, ref=ref), holdout=selection(holdout, ref=ref), features=FEATURES, target="y",
-        task="classification", estimator="sklearn.ensemble:RandomForestClassifier", code_version="git:1", params_digest="p",
+        training=selection(training, ref=ref),
+        holdout=selection(holdout, ref=ref),
+        features=FEATURES,
+        target="y",
+        task="classification",
+        estimator="sklearn.ensemble:RandomForestClassifier",
+        code_version="git:1",
+        params_digest="p",
         metrics={"roc_auc": 0.9},
-    )  # fmt: skip
+    )
 
 
 def fitted() -> Any:
@@ -49,17 +55,36 @@ def fitted() -> Any:
     return RandomForestClassifier(n_estimators=3, random_state=0).fit(*frame())
 
 
-def train(client: RegistryClient, lake: Lake, name: str, *, key: str = "train", fence: int = 1, estimator: Any = None) -> ModelVersion:
+def train(
+    client: RegistryClient,
+    lake: Lake,
+    name: str,
+    *,
+    key: str = "train",
+    fence: int = 1,
+    estimator: Any = None,
+) -> ModelVersion:
     """What training does with the registry, from looking for earlier work to the record."""
     actor, facts = an_actor(key, fence=fence), facts_for(lake)
     work = runs.work_key(actor, name)
     found = models.find_model(client, lake, name=name, key=work)
     if found is not None:
         return found
-    with runs.run(client, experiment=name, key=work, actor=actor) as handle, tempfile.TemporaryDirectory() as folder:
+    with (
+        runs.run(client, experiment=name, key=work, actor=actor) as handle,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         training = {} if facts.training is None else {"training": facts.training}
-        runs.log_run(client, handle, params={"n": 3}, metrics={"roc_auc": 0.9, "nothing": float("nan")}, selections=training)
-        saved = models.save_model(estimator or fitted(), Path(folder) / "model", facts=facts, sample=frame(3)[0])
+        runs.log_run(
+            client,
+            handle,
+            params={"n": 3},
+            metrics={"roc_auc": 0.9, "nothing": float("nan")},
+            selections=training,
+        )
+        saved = models.save_model(
+            estimator or fitted(), Path(folder) / "model", facts=facts, sample=frame(3)[0]
+        )
         return models.register_model(
             client, lake, name=name, saved=saved, facts=facts, run=handle, actor=actor, as_of=AS_OF
         )
@@ -70,10 +95,16 @@ def bare_version(client: RegistryClient, lake: Lake, name: str) -> ModelVersion:
     with client.session("making a bare version") as mlflow:
         if not mlflow.search_registered_models(filter_string=f"name = '{name}'"):
             mlflow.create_registered_model(name)
-        made = mlflow.create_model_version(name, f"s3://nowhere/{name}/{next(_NAMES)}", await_creation_for=None)
+        made = mlflow.create_model_version(
+            name, f"s3://nowhere/{name}/{next(_NAMES)}", await_creation_for=None
+        )
     facts = facts_for(lake)
     record = a_model(
-        int(made.version), name=name, created_at_ms=int(made.creation_timestamp), training=facts.training, holdout=facts.holdout
-    )  # fmt: skip
+        int(made.version),
+        name=name,
+        created_at_ms=int(made.creation_timestamp),
+        training=facts.training,
+        holdout=facts.holdout,
+    )
     lake.evidence.put(record)
     return record

@@ -1,4 +1,4 @@
-"""A worker is killed with SIGKILL between the steps of a commit; the next attempt ends as if nobody had been killed."""
+"""A worker is killed between the steps of a commit; the next attempt ends as if nobody had been."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from tests.unit.lake.helpers import AS_OF, put, rows_of, segment, user
 SPAWN = multiprocessing.get_context("spawn")
 TIMEOUT_S = 120
 
-# Every step of a commit in its order, as (module, function, before or after it); "none" is a worker that lives.
+# Every step of a commit in its order, as (module, function, before or after it); "none" is a worker that
+# lives.
 COMMIT, FILES = "airflow_provider_xops.lake.commit", "airflow_provider_xops.lake._commit_files"
 STEPS = [
     (COMMIT, "_read_state", "after"),
@@ -87,13 +88,20 @@ def run_and_wait(target: Callable[..., None], *arguments: Any) -> int | None:
 
 @pytest.mark.parametrize("with_table", [False, True], ids=["new table", "existing table"])
 @pytest.mark.parametrize("mode", list(WriteMode), ids=lambda mode: mode.value)
-def test_a_killed_commit_is_made_once_by_the_next_attempt(mode: WriteMode, with_table: bool, tmp_path: Path) -> None:
+def test_a_killed_commit_is_made_once_by_the_next_attempt(
+    mode: WriteMode, with_table: bool, tmp_path: Path
+) -> None:
     undisturbed = prepare_lake(tmp_path / "undisturbed", mode, with_table=with_table)
     load(undisturbed, mode, fence=200)
     expected_head = head(undisturbed, "t")
 
-    # The plain modes differ from each other only in what is replaced: the whole sequence once, the others where it matters.
-    steps = STEPS if mode is WriteMode.MERGE and with_table else [s for s in STEPS if s[1] in ("prepare", "_commit_files")]
+    # The plain modes differ from each other only in what is replaced: the whole sequence once, the others
+    # where it matters.
+    steps = (
+        STEPS
+        if mode is WriteMode.MERGE and with_table
+        else [s for s in STEPS if s[1] in ("prepare", "_commit_files")]
+    )
     for module, step, when in steps:
         lake = prepare_lake(tmp_path / step, mode, with_table=with_table)
 

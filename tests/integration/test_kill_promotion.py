@@ -1,8 +1,8 @@
 """SIGKILL between each pair of steps of a registration and of a promotion; the rerun ends as if never killed.
 
-A process of its own imports everything once and opens nothing; for each attempt it forks a child that is killed
-right before its n-th step. Steps are what leaves the process: each request to MLflow, each upload, each commit to
-the ledger and each evidence object.
+A process of its own imports everything once and opens nothing; for each attempt it forks a child that is
+killed right before its n-th step. Steps are what leaves the process: each request to MLflow, each upload,
+each commit to the ledger and each evidence object.
 """
 
 from __future__ import annotations
@@ -40,10 +40,20 @@ def step_points() -> list[tuple[Any, str]]:
     from airflow_provider_xops.lake.evidence import EvidenceStore
 
     writing = (
-        "create_run", "log_batch", "log_inputs", "set_tag", "set_terminated", "create_logged_model", "log_model_artifacts",
-        "finalize_logged_model", "log_outputs", "create_registered_model", "create_model_version", "set_registered_model_alias",
+        "create_run",
+        "log_batch",
+        "log_inputs",
+        "set_tag",
+        "set_terminated",
+        "create_logged_model",
+        "log_model_artifacts",
+        "finalize_logged_model",
+        "log_outputs",
+        "create_registered_model",
+        "create_model_version",
+        "set_registered_model_alias",
         "set_model_version_tag",
-    )  # fmt: skip
+    )
     return [*((MlflowClient, name) for name in writing), (EvidenceStore, "put"), (ledger, "_commit")]
 
 
@@ -75,14 +85,19 @@ def attempt(work: str, url: str, lake_uri: str, name: str, fence: int) -> None:
         return
     model, champion = get_model(lake, name, 2), get_model(lake, name, 1)
     promote(
-        lake, client, model=model, expected=1, evaluation=an_evaluation(model, champion),
-        actor=an_actor("promotion", fence=fence), as_of=AS_OF,
-    )  # fmt: skip
+        lake,
+        client,
+        model=model,
+        expected=1,
+        evaluation=an_evaluation(model, champion),
+        actor=an_actor("promotion", fence=fence),
+        as_of=AS_OF,
+    )
 
 
 def forker(pipe: Connection) -> None:
     """Fork a child for each order; children die at will, this process stays."""
-    import mlflow.sklearn
+    import mlflow.sklearn  # noqa: F401
     import skops.io  # noqa: F401
 
     while True:
@@ -145,11 +160,15 @@ def outcome_of_promotion(client: RegistryClient, lake: Lake, name: str) -> dict[
     entries = ledger.entries(lake, name)
     return {
         "alias": client.aliases(name),
-        "ledger": [(e.sequence, str(e.outcome), e.from_version, e.to_version, e.decides, e.reason) for e in entries],
+        "ledger": [
+            (e.sequence, str(e.outcome), e.from_version, e.to_version, e.decides, e.reason) for e in entries
+        ],
         "tag": (tag["sequence"], tag["entry_hash"] == entries[-2].entry_hash),
         "problems": ledger.verify_chain(lake, name),
         "evaluations": len([e for e in lake.evidence.all("evaluations") if e.model.name == name]),
-        "pins": sorted((p.reason, p.holder.replace(name, "")) for p in lake.evidence.all("pins") if name in p.holder),
+        "pins": sorted(
+            (p.reason, p.holder.replace(name, "")) for p in lake.evidence.all("pins") if name in p.holder
+        ),
         "reconcile": str(reconcile(lake, client, model_name=name, actor=an_actor(), as_of=AS_OF)[0].status),
     }
 
@@ -158,7 +177,13 @@ def two_versions(client: RegistryClient, lake: Lake) -> str:
     name = registry_steps.fresh_name("killed")
     first, _second = (registry_steps.bare_version(client, lake, name) for _ in range(2))
     promote(
-        lake, client, model=first, expected=None, evaluation=an_evaluation(first), actor=an_actor("first"), as_of=AS_OF
+        lake,
+        client,
+        model=first,
+        expected=None,
+        evaluation=an_evaluation(first),
+        actor=an_actor("first"),
+        as_of=AS_OF,
     )
     return name
 
@@ -170,7 +195,14 @@ def test_a_promotion_killed_before_any_step_ends_as_one_never_killed(
     status, steps = attempts.run("promote", undisturbed)
     expected = outcome_of_promotion(client, lake, undisturbed)
     assert status == 0
-    assert steps == ["put", "_commit", "put", "set_registered_model_alias", "set_model_version_tag", "_commit"]
+    assert steps == [
+        "put",
+        "_commit",
+        "put",
+        "set_registered_model_alias",
+        "set_model_version_tag",
+        "_commit",
+    ]
     assert expected["alias"] == {"champion": 2}
     assert expected["reconcile"] == "consistent"
 
@@ -180,7 +212,9 @@ def test_a_promotion_killed_before_any_step_ends_as_one_never_killed(
         assert attempts.run("promote", name, kill_before=step) == (-signal.SIGKILL, steps[:step])
         assert attempts.run("promote", name, fence=2)[0] == 0
 
-        assert outcome_of_promotion(client, lake, name) == expected, f"killed before step {step}, {steps[step]}"
+        assert outcome_of_promotion(client, lake, name) == expected, (
+            f"killed before step {step}, {steps[step]}"
+        )
 
 
 def test_a_promotion_killed_after_its_decision_is_finished_by_reconcile_too(
@@ -205,11 +239,17 @@ def outcome_of_registration(client: RegistryClient, lake: Lake, name: str) -> di
         statuses = [run.info.status for run in mlflow.search_runs([experiment])]
     records = [record for record in lake.evidence.all("models") if record.name == name]
     return {
-        "versions": versions, "unfinished models": unfinished, "running": statuses.count("RUNNING"),
-        "records": [(record.version, record.metrics, record.trusted_types, record.features) for record in records],
-        "pins": sorted((p.reason, p.holder.replace(name, "")) for p in lake.evidence.all("pins") if name in p.holder),
+        "versions": versions,
+        "unfinished models": unfinished,
+        "running": statuses.count("RUNNING"),
+        "records": [
+            (record.version, record.metrics, record.trusted_types, record.features) for record in records
+        ],
+        "pins": sorted(
+            (p.reason, p.holder.replace(name, "")) for p in lake.evidence.all("pins") if name in p.holder
+        ),
         "loads": type(load_model(client, lake, records[0])).__name__,
-    }  # fmt: skip
+    }
 
 
 def test_a_training_killed_before_any_step_registers_one_version_and_leaves_nothing_open(
@@ -229,4 +269,6 @@ def test_a_training_killed_before_any_step_registers_one_version_and_leaves_noth
         assert (status, begun) == (-signal.SIGKILL, steps[:step])
         assert attempts.run("register", name, fence=2)[0] == 0
 
-        assert outcome_of_registration(client, lake, name) == expected, f"killed before step {step}, {steps[step]}"
+        assert outcome_of_registration(client, lake, name) == expected, (
+            f"killed before step {step}, {steps[step]}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import signal
 import threading
 from collections.abc import Callable
@@ -140,10 +141,13 @@ def test_a_policy_that_denies_writing_is_told_as_forbidden(
     seaweedfs: servers.S3Server, s3_lake: Lake, where: LakeSettings
 ) -> None:
     prefix = where.uri.removeprefix("s3://")
-    policy = (
-        '{"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject",'
-        f' "Resource": "arn:aws:s3:::{prefix}/*"}}]}}'
-    )
+    denied = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:PutObject",
+        "Resource": f"arn:aws:s3:::{prefix}/*",
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [denied]})
     bucket, client = seaweedfs.buckets[0], seaweedfs.client()
     client.put_bucket_policy(Bucket=bucket, Policy=policy)
     try:

@@ -77,11 +77,12 @@ def racers(uri: str) -> Iterator[list[Any]]:
             channels.append(here)
             processes.append(process)
         yield channels
+    finally:
         for channel in channels:
             channel.send(None)
-    finally:
+        barrier.abort()
         for process in processes:
-            process.join(10)
+            process.join(5)
             if process.is_alive():
                 process.kill()
                 process.join()

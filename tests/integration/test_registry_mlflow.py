@@ -1,4 +1,5 @@
-"""The registry against a real MLflow server: registering once, loading safely, promoting, going back, reconciling."""
+"""The registry against a real MLflow server: registering once, loading safely, promoting, going back,
+reconciling."""
 
 from __future__ import annotations
 
@@ -33,7 +34,15 @@ from airflow_provider_xops.registry.promote import PromotionResult, promote
 from airflow_provider_xops.registry.reconcile import reconcile
 from airflow_provider_xops.registry.rollback import release, rollback
 from airflow_provider_xops.settings import MlflowSettings
-from tests.integration.registry_steps import FEATURES, bare_version, facts_for, fitted, frame, fresh_name, train
+from tests.integration.registry_steps import (
+    FEATURES,
+    bare_version,
+    facts_for,
+    fitted,
+    frame,
+    fresh_name,
+    train,
+)
 from tests.unit.registry.builders import AS_OF, an_actor, an_evaluation
 
 pytestmark = pytest.mark.server
@@ -59,11 +68,23 @@ def set_alias(client: RegistryClient, name: str, version: int, alias: str = "cha
         mlflow.set_registered_model_alias(name, alias, str(version))
 
 
-def promoted(client: RegistryClient, lake: Lake, model: ModelVersion, champion: ModelVersion | None = None, *, key: str | None = None) -> PromotionResult:
+def promoted(
+    client: RegistryClient,
+    lake: Lake,
+    model: ModelVersion,
+    champion: ModelVersion | None = None,
+    *,
+    key: str | None = None,
+) -> PromotionResult:
     return promote(
-        lake, client, model=model, expected=champion.version if champion else None,
-        evaluation=an_evaluation(model, champion), actor=an_actor(key or f"promote {model.version}"), as_of=AS_OF,
-    )  # fmt: skip
+        lake,
+        client,
+        model=model,
+        expected=champion.version if champion else None,
+        evaluation=an_evaluation(model, champion),
+        actor=an_actor(key or f"promote {model.version}"),
+        as_of=AS_OF,
+    )
 
 
 # --- registering and loading ---
@@ -79,7 +100,9 @@ def test_a_trained_model_is_registered_recorded_pinned_and_loads(client: Registr
     assert lake.evidence.get("models", model.record_id) == model
     assert {pin.holder for pin in pins(lake, "flights")} == {f"model:{name}/1"}
     assert {pin.reason for pin in pins(lake, "flights")} == {"training", "holdout"}
-    assert load_model(client, lake, model).predict(frame()[0]).tolist() == fitted().predict(frame()[0]).tolist()
+    assert (
+        load_model(client, lake, model).predict(frame()[0]).tolist() == fitted().predict(frame()[0]).tolist()
+    )
     assert get_model(lake, name, 1) == model
     with client.session("looking") as mlflow:
         import mlflow.pyfunc as pyfunc
@@ -92,7 +115,9 @@ def test_a_trained_model_is_registered_recorded_pinned_and_loads(client: Registr
     assert run.inputs.dataset_inputs[0].dataset.name == "flights"
 
 
-def test_the_same_work_registers_one_version_however_often_it_runs(client: RegistryClient, lake: Lake) -> None:
+def test_the_same_work_registers_one_version_however_often_it_runs(
+    client: RegistryClient, lake: Lake
+) -> None:
     name = fresh_name()
 
     first, second = train(client, lake, name, fence=1), train(client, lake, name, fence=2)
@@ -133,7 +158,28 @@ def test_requests_that_mlflow_repeats_leave_one_version_and_no_open_run(
     assert load_model(client, lake, model) is not None
 
 
-def test_evidence_that_a_killed_attempt_could_not_write_is_written_by_the_next(client: RegistryClient, lake: Lake) -> None:
+def test_two_attempts_at_the_same_moment_end_in_the_first_ones_version(
+    client: RegistryClient, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = fresh_name()
+    first = train(client, lake, name, fence=1)
+    looked = iter([None, None])
+    original = models.find_model
+    monkeypatch.setattr(
+        models, "find_model", lambda *args, **named: next(looked, original) and original(*args, **named)
+    )
+
+    second = train(client, lake, name, fence=2)
+
+    assert second == first
+    assert versions(client, name) == [1]
+    assert [record.version for record in lake.evidence.all("models")] == [1]
+    assert load_model(client, lake, second) is not None
+
+
+def test_evidence_that_a_killed_attempt_could_not_write_is_written_by_the_next(
+    client: RegistryClient, lake: Lake
+) -> None:
     name = fresh_name()
     model = train(client, lake, name)
     for path in [evidence_path("models", model.record_id), *list(lake.storage.list("_xops/evidence/pins/"))]:
@@ -146,7 +192,9 @@ def test_evidence_that_a_killed_attempt_could_not_write_is_written_by_the_next(c
     assert len(pins(lake, "flights")) == 2
 
 
-def test_a_killed_attempts_run_is_closed_and_its_half_uploaded_model_deleted(client: RegistryClient, lake: Lake) -> None:
+def test_a_killed_attempts_run_is_closed_and_its_half_uploaded_model_deleted(
+    client: RegistryClient, lake: Lake
+) -> None:
     name = fresh_name()
     actor = an_actor("train", fence=1)
     context = runs.run(client, experiment=name, key=runs.work_key(actor, name), actor=actor)
@@ -159,10 +207,14 @@ def test_a_killed_attempts_run_is_closed_and_its_half_uploaded_model_deleted(cli
     assert {run.info.run_id: run.info.status for run in all_runs(client, name)}[zombie.run_id] == "KILLED"
     assert sorted(run.info.status for run in all_runs(client, name)) == ["FINISHED", "KILLED"]
     with client.session("looking") as mlflow:
-        assert [m.source_run_id for m in mlflow.search_logged_models([zombie.experiment_id])] != [zombie.run_id]
+        assert [m.source_run_id for m in mlflow.search_logged_models([zombie.experiment_id])] != [
+            zombie.run_id
+        ]
 
 
-def test_the_orphan_of_a_killed_worker_does_not_close_its_successors_run(client: RegistryClient, lake: Lake) -> None:
+def test_the_orphan_of_a_killed_worker_does_not_close_its_successors_run(
+    client: RegistryClient, lake: Lake
+) -> None:
     name = fresh_name()
     newer, older = an_actor("train", fence=2), an_actor("train", fence=1)
     key = runs.work_key(newer, name)
@@ -254,11 +306,16 @@ def test_promotion_sets_the_alias_and_says_so_in_the_ledger(client: RegistryClie
 
     result = promoted(client, lake, model)
 
-    assert (result.decision.outcome, result.applied, result.reused) == (PromotionOutcome.PROMOTED, True, False)
+    assert (result.decision.outcome, result.applied, result.reused) == (
+        PromotionOutcome.PROMOTED,
+        True,
+        False,
+    )
     assert client.aliases(model.name) == {"champion": 1}
     assert [(e.sequence, str(e.outcome), e.decides) for e in ledger.entries(lake, model.name)] == [
-        (1, "promoted", None), (2, "applied", 1),
-    ]  # fmt: skip
+        (1, "promoted", None),
+        (2, "applied", 1),
+    ]
     assert resolve_model(lake, model.name) == model
     assert resolve_model(lake, model.name, alias="canary") is None
     assert result.decision.entry_hash in client.get_version(model.name, 1).tags["xops.decision"]
@@ -274,7 +331,9 @@ def test_promoting_again_with_the_same_key_is_the_same_decision(client: Registry
     assert len(ledger.entries(lake, model.name)) == 2
 
 
-def test_the_second_of_two_promoters_with_one_expected_champion_is_held(client: RegistryClient, lake: Lake) -> None:
+def test_the_second_of_two_promoters_with_one_expected_champion_is_held(
+    client: RegistryClient, lake: Lake
+) -> None:
     name = fresh_name()
     champion, one, two = (bare_version(client, lake, name) for _ in range(3))
     promoted(client, lake, champion)
@@ -319,7 +378,9 @@ def test_reconcile_applies_what_was_decided_and_never_applied(
     def found(**changes: Any) -> list[str]:
         return [
             str(finding.status)
-            for finding in reconcile(lake, client, model_name=model.name, actor=an_actor(), as_of=AS_OF, **changes)
+            for finding in reconcile(
+                lake, client, model_name=model.name, actor=an_actor(), as_of=AS_OF, **changes
+            )
         ]
 
     assert found(dry_run=True) == ["unapplied"]
@@ -329,7 +390,9 @@ def test_reconcile_applies_what_was_decided_and_never_applied(
     assert found() == ["consistent"]
 
 
-def test_an_alias_moved_by_hand_is_an_incident_and_stays_where_it_is(client: RegistryClient, lake: Lake) -> None:
+def test_an_alias_moved_by_hand_is_an_incident_and_stays_where_it_is(
+    client: RegistryClient, lake: Lake
+) -> None:
     name = fresh_name()
     champion, other, third = (bare_version(client, lake, name) for _ in range(3))
     promoted(client, lake, champion)
@@ -346,13 +409,23 @@ def test_an_alias_moved_by_hand_is_an_incident_and_stays_where_it_is(client: Reg
     assert held.decision.reason.startswith("ledger mismatch")
 
     accepted = rollback(
-        lake, client, model_name=name, to_version=other.version, reason="it was an emergency", actor=an_actor("r"), as_of=AS_OF
+        lake,
+        client,
+        model_name=name,
+        to_version=other.version,
+        reason="it was an emergency",
+        actor=an_actor("r"),
+        as_of=AS_OF,
     )
     assert (accepted.from_version, accepted.to_version, accepted.applied) == (1, 2, True)
-    assert str(reconcile(lake, client, model_name=name, actor=an_actor(), as_of=AS_OF)[0].status) == "consistent"
+    assert (
+        str(reconcile(lake, client, model_name=name, actor=an_actor(), as_of=AS_OF)[0].status) == "consistent"
+    )
 
 
-def test_a_deleted_champion_is_an_incident_and_can_be_rolled_back_from(client: RegistryClient, lake: Lake) -> None:
+def test_a_deleted_champion_is_an_incident_and_can_be_rolled_back_from(
+    client: RegistryClient, lake: Lake
+) -> None:
     name = fresh_name()
     first, second = (bare_version(client, lake, name) for _ in range(2))
     promoted(client, lake, first)
@@ -384,14 +457,24 @@ def test_a_re_created_model_is_not_taken_for_its_namesake(client: RegistryClient
         promoted(client, lake, model, key="again")
 
 
-def test_rollback_goes_back_blocks_the_version_and_release_unblocks_it(client: RegistryClient, lake: Lake) -> None:
+def test_rollback_goes_back_blocks_the_version_and_release_unblocks_it(
+    client: RegistryClient, lake: Lake
+) -> None:
     name = fresh_name()
     first, second = (bare_version(client, lake, name) for _ in range(2))
     promoted(client, lake, first)
     promoted(client, lake, second, first)
 
     def back(**changes: Any) -> Any:
-        return rollback(lake, client, model_name=name, reason="worse on Mondays", actor=an_actor("r"), as_of=AS_OF, **changes)
+        return rollback(
+            lake,
+            client,
+            model_name=name,
+            reason="worse on Mondays",
+            actor=an_actor("r"),
+            as_of=AS_OF,
+            **changes,
+        )
 
     planned = back(dry_run=True)
     assert (planned.decision, planned.from_version, planned.to_version) == (None, 2, 1)
@@ -409,7 +492,9 @@ def test_rollback_goes_back_blocks_the_version_and_release_unblocks_it(client: R
     with pytest.raises(RegistryError, match=r"registry\.nothing_to_roll_back_to"):
         rollback(lake, client, model_name=name, reason="further", actor=an_actor("r3"), as_of=AS_OF)
 
-    release(lake, model_name=name, version=2, reason="the data were wrong", actor=an_actor("free"), as_of=AS_OF)
+    release(
+        lake, model_name=name, version=2, reason="the data were wrong", actor=an_actor("free"), as_of=AS_OF
+    )
     assert promoted(client, lake, second, first, key="later").applied
     assert ledger.verify_chain(lake, name) == []
 
@@ -424,7 +509,9 @@ def test_rollback_does_not_go_where_the_alias_never_was(client: RegistryClient, 
         rollback(lake, client, model_name=name, to_version=2, reason="try", actor=an_actor("r"), as_of=AS_OF)
 
 
-def test_names_that_do_not_exist_are_typed_errors_and_leave_nothing(client: RegistryClient, lake: Lake) -> None:
+def test_names_that_do_not_exist_are_typed_errors_and_leave_nothing(
+    client: RegistryClient, lake: Lake
+) -> None:
     from tests.unit.registry.builders import a_model
 
     name = fresh_name("nobody")
@@ -475,12 +562,18 @@ def test_a_version_that_mlflow_has_is_adopted_without_retraining(client: Registr
         with mlflow.start_run() as run:
             mlflow.log_metric("auc", 0.8)
             mlflow.sklearn.log_model(
-                fitted(), name="model", registered_model_name=name, input_example=frame(3)[0], pip_requirements=[],
+                fitted(),
+                name="model",
+                registered_model_name=name,
+                input_example=frame(3)[0],
+                pip_requirements=[],
                 skops_trusted_types=["sklearn.tree._tree.Tree"],
-            )  # fmt: skip
+            )
     set_alias(client, name, 1)
 
-    model = adopt_model(lake, client, name=name, version=1, alias="champion", target="y", actor=an_actor(), as_of=AS_OF)
+    model = adopt_model(
+        lake, client, name=name, version=1, alias="champion", target="y", actor=an_actor(), as_of=AS_OF
+    )
     again = adopt_model(lake, client, name=name, run_id=run.info.run_id, actor=an_actor("other"), as_of=AS_OF)
 
     assert (model.origin, model.features, model.metrics) == ("adopted", FEATURES, {"auc": 0.8})
@@ -488,7 +581,9 @@ def test_a_version_that_mlflow_has_is_adopted_without_retraining(client: Registr
     assert versions(client, name) == [1]
     assert load_model(client, lake, model).predict(frame()[0]).shape == (60,)
     assert [str(entry.outcome) for entry in ledger.entries(lake, name)] == ["promoted", "applied"]
-    assert str(reconcile(lake, client, model_name=name, actor=an_actor(), as_of=AS_OF)[0].status) == "consistent"
+    assert (
+        str(reconcile(lake, client, model_name=name, actor=an_actor(), as_of=AS_OF)[0].status) == "consistent"
+    )
 
 
 def test_adopting_asks_for_a_version_or_a_run(client: RegistryClient, lake: Lake) -> None:
@@ -508,12 +603,19 @@ def outside(client: RegistryClient, lake: Lake, tmp_path: Path) -> Callable[...,
         version = commit(lake, "flights", [segment], actor=an_actor(), as_of=AS_OF).record
         saved = models.save_model(fitted(), tmp_path / "made elsewhere", facts=facts_for(lake))
         return {
-            "model": fresh_name("outside"), "artifact_uri": str(saved.path), "artifact_digest": saved.digest,
+            "model": fresh_name("outside"),
+            "artifact_uri": str(saved.path),
+            "artifact_digest": saved.digest,
             "dataset": {"table": "flights", "version": version.version, "digest": version.digest},
-            "training": {"partitions": ["2013-01"], "rows": 3, "digest": "d"}, "features": ["a"], "target": "y",
-            "task": "classification", "estimator": "spark", "code_version": "git:2", "params": {"depth": 3},
+            "training": {"partitions": ["2013-01"], "rows": 3, "digest": "d"},
+            "features": ["a"],
+            "target": "y",
+            "task": "classification",
+            "estimator": "spark",
+            "code_version": "git:2",
+            "params": {"depth": 3},
             "metrics": {"roc_auc": 0.7, "nothing": None},
-        } | changes  # fmt: skip
+        } | changes
 
     return hand_back
 
@@ -534,7 +636,9 @@ def test_a_training_that_ran_elsewhere_is_recorded_once_and_gated_like_any_other
     assert load_model(client, lake, model).predict(frame()[0]).shape == (60,)
     assert {str(pin.dataset) for pin in pins(lake, "flights")} == {str(model.training.dataset)}
     leaking = an_evaluation(model, on=model.training)
-    held = promote(lake, client, model=model, expected=None, evaluation=leaking, actor=an_actor("p"), as_of=AS_OF)
+    held = promote(
+        lake, client, model=model, expected=None, evaluation=leaking, actor=an_actor("p"), as_of=AS_OF
+    )
     assert held.decision.reason.startswith("leak")
 
 
@@ -542,15 +646,32 @@ def test_a_training_that_ran_elsewhere_is_recorded_once_and_gated_like_any_other
     ("change", "error", "code"),
     [
         ({"artifact_digest": "0" * 64}, ModelError, "model.digest_mismatch"),
-        ({"training": {"partitions": ["2013-01"], "rows": 4, "digest": "d"}}, DataError, "data.selection_rows"),
-        ({"training": {"partitions": ["2013-09"], "rows": 1, "digest": "d"}}, NotFoundError, "not_found.partition"),
-        ({"training": {"partitions": ["2013-01"], "rows": 0, "digest": "d"}}, ArgumentError, "argument.training_record"),
+        (
+            {"training": {"partitions": ["2013-01"], "rows": 4, "digest": "d"}},
+            DataError,
+            "data.selection_rows",
+        ),
+        (
+            {"training": {"partitions": ["2013-09"], "rows": 1, "digest": "d"}},
+            NotFoundError,
+            "not_found.partition",
+        ),
+        (
+            {"training": {"partitions": ["2013-01"], "rows": 0, "digest": "d"}},
+            ArgumentError,
+            "argument.training_record",
+        ),
         ({"version": 1}, ArgumentError, "argument.training_record"),
         ({"features": 7}, ArgumentError, "argument.training_record"),
     ],
 )
 def test_a_training_that_does_not_say_the_truth_leaves_nothing(
-    client: RegistryClient, lake: Lake, outside: Callable[..., dict[str, Any]], change: dict[str, Any], error: type, code: str
+    client: RegistryClient,
+    lake: Lake,
+    outside: Callable[..., dict[str, Any]],
+    change: dict[str, Any],
+    error: type,
+    code: str,
 ) -> None:
     payload = outside(**change)
 
@@ -572,7 +693,9 @@ def test_a_training_on_another_version_of_the_data_is_refused(
         record_training(lake, client, payload, actor=an_actor("pod"), as_of=AS_OF)
 
 
-def test_a_server_that_stops_answering_leaves_the_ledger_as_it_was(lake: Lake, client: RegistryClient) -> None:
+def test_a_server_that_stops_answering_leaves_the_ledger_as_it_was(
+    lake: Lake, client: RegistryClient
+) -> None:
     model = bare_version(client, lake, fresh_name())
     nowhere = RegistryClient(MlflowSettings("http://127.0.0.1:1", timeout_s=1, max_retries=0))
 

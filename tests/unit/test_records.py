@@ -36,19 +36,33 @@ REF = DatasetRef(lake_id="lake", table="flights", table_uuid="uuid", version=3)
 
 def pin(**changes: Any) -> Pin:
     values: dict[str, Any] = {
-        "recorded_at": NOW, "produced_by": PRODUCER, "dataset": REF, "reason": "training", "holder": "delay v1",
-    }  # fmt: skip
+        "recorded_at": NOW,
+        "produced_by": PRODUCER,
+        "dataset": REF,
+        "reason": "training",
+        "holder": "delay v1",
+    }
     return Pin(**(values | changes))
 
 
 def dataset_version(partitions: int) -> DatasetVersion:
     names = tuple(f"2013-{number:05d}" for number in range(partitions))
     return DatasetVersion(
-        recorded_at=NOW, produced_by=PRODUCER, lake_id="lake", table="flights", table_uuid="uuid", version=3,
-        mode=WriteMode.REPLACE, partitions=names, partition_digests=tuple("d" * 64 for _ in names),
-        batch_ids=tuple(f"table:uuid/partition:{name}" for name in names), digest="e" * 64, input_fingerprint="f",
-        rows=1, total_rows=1,
-    )  # fmt: skip
+        recorded_at=NOW,
+        produced_by=PRODUCER,
+        lake_id="lake",
+        table="flights",
+        table_uuid="uuid",
+        version=3,
+        mode=WriteMode.REPLACE,
+        partitions=names,
+        partition_digests=tuple("d" * 64 for _ in names),
+        batch_ids=tuple(f"table:uuid/partition:{name}" for name in names),
+        digest="e" * 64,
+        input_fingerprint="f",
+        rows=1,
+        total_rows=1,
+    )
 
 
 @given(any_record())

@@ -1,7 +1,7 @@
 """A small chain made of real commits and records: two days of flights, a model, a scored day.
 
-For the tests of lineage. What other rooms write (reports, models, scoring runs, ledger entries) is written here
-as records; the tables are real.
+For the tests of lineage. What other rooms write (reports, models, scoring runs, ledger entries) is written
+here as records; the tables are real.
 """
 
 from __future__ import annotations
@@ -63,9 +63,14 @@ class Chain:
     def actor(self, task: str) -> Actor:
         """A task attempt of the flow."""
         producer = Producer(
-            kind=ActorKind.TASK, id=f"flights.{task}", dag_id="flights", run_id=f"manual__{self.minute}",
-            task_id=task, map_index=-1, try_number=1,
-        )  # fmt: skip
+            kind=ActorKind.TASK,
+            id=f"flights.{task}",
+            dag_id="flights",
+            run_id=f"manual__{self.minute}",
+            task_id=task,
+            map_index=-1,
+            try_number=1,
+        )
         return Actor(producer=producer, idempotency_key=f"{task}-{self.minute}", fence=self.minute + 1)
 
     def day(self, day: str, *, rows: int = 3, report: bool = True) -> DatasetVersion:
@@ -75,9 +80,14 @@ class Chain:
         if report:
             self.lake.evidence.put(checked)
         return self.commit(
-            "flights", day, rows=rows, task="publish", fingerprint=raw.digest, parents=[raw.ref],
+            "flights",
+            day,
+            rows=rows,
+            task="publish",
+            fingerprint=raw.digest,
+            parents=[raw.ref],
             parent_records=[checked.record_id],
-        )  # fmt: skip
+        )
 
     def ingest(self, day: str, *, rows: int = 3) -> DatasetVersion:
         """One day's file into the raw table."""
@@ -107,11 +117,21 @@ class Chain:
     def validate(self, version: DatasetVersion, day: str) -> ValidationReport:
         """A passed report (not stored) on one day of a version."""
         return ValidationReport(
-            recorded_at=self.now(), produced_by=self.actor("validate").producer, dataset=version.ref, partitions=(day,),
-            partition_digests=version.partition_digests, content_digest=version.partition_digests[0],
-            suite="suites:flights", suite_digest="5" * 64, engine="pandas", outcome=Outcome.PASSED, severity=None,
-            counts={"passed": 12, "failed": 0}, rows=version.rows, report_uri=f"{self.lake.uri}/report.html",
-        )  # fmt: skip
+            recorded_at=self.now(),
+            produced_by=self.actor("validate").producer,
+            dataset=version.ref,
+            partitions=(day,),
+            partition_digests=version.partition_digests,
+            content_digest=version.partition_digests[0],
+            suite="suites:flights",
+            suite_digest="5" * 64,
+            engine="pandas",
+            outcome=Outcome.PASSED,
+            severity=None,
+            counts={"passed": 12, "failed": 0},
+            rows=version.rows,
+            report_uri=f"{self.lake.uri}/report.html",
+        )
 
     def model(
         self,
@@ -125,12 +145,24 @@ class Chain:
         """A registered model trained on some partitions of a version."""
         selection = Selection(dataset=training, partitions=tuple(partitions), rows=rows, digest="7" * 64)
         model = ModelVersion(
-            recorded_at=self.now(), produced_by=self.actor("train").producer, name="delay", version=version,
-            created_at_ms=1_700_000_000_000 + version, run_id=f"run{version}", source_uri="runs:/x/model",
-            training=selection, holdout=None, features=("carrier", "distance"), target="late",
-            task="classification", estimator="sklearn.linear_model:LogisticRegression", code_version="git:abc123",
-            params_digest="8" * 64, artifact_digest="9" * 64, metrics={"roc_auc": 0.71},
-        )  # fmt: skip
+            recorded_at=self.now(),
+            produced_by=self.actor("train").producer,
+            name="delay",
+            version=version,
+            created_at_ms=1_700_000_000_000 + version,
+            run_id=f"run{version}",
+            source_uri="runs:/x/model",
+            training=selection,
+            holdout=None,
+            features=("carrier", "distance"),
+            target="late",
+            task="classification",
+            estimator="sklearn.linear_model:LogisticRegression",
+            code_version="git:abc123",
+            params_digest="8" * 64,
+            artifact_digest="9" * 64,
+            metrics={"roc_auc": 0.71},
+        )
         if put:
             self.lake.evidence.put(model)
         return model
@@ -139,11 +171,21 @@ class Chain:
         """An evaluation that passed its gate, the decision resting on it, and its applied entry."""
         assert model.training is not None
         evaluation = Evaluation(
-            recorded_at=self.now(), produced_by=self.actor("evaluate").producer, model=model.ref, champion=None,
-            selection=model.training, gates_digest="a" * 64, metrics={"roc_auc": 0.71}, champion_metrics={},
+            recorded_at=self.now(),
+            produced_by=self.actor("evaluate").producer,
+            model=model.ref,
+            champion=None,
+            selection=model.training,
+            gates_digest="a" * 64,
+            metrics={"roc_auc": 0.71},
+            champion_metrics={},
             comparisons=(),
-            gates=(GateResult(gate="roc_auc at least 0.65", outcome=Outcome.PASSED, observed=0.71, threshold=0.65),),
-        )  # fmt: skip
+            gates=(
+                GateResult(
+                    gate="roc_auc at least 0.65", outcome=Outcome.PASSED, observed=0.71, threshold=0.65
+                ),
+            ),
+        )
         self.lake.evidence.put(evaluation)
         decided = self._entry(model, PromotionOutcome.PROMOTED, before, (evaluation.record_id,), None)
         self._entry(model, PromotionOutcome.APPLIED, before, (), decided.sequence)
@@ -159,12 +201,24 @@ class Chain:
     ) -> PromotionDecision:
         sequence = len(self.decisions) + 1
         entry = PromotionDecision(
-            recorded_at=self.now(), produced_by=self.actor("promote").producer, model=model.name, alias="champion",
-            sequence=sequence, outcome=outcome, reason="all 1 gates passed", expected=before, from_version=before,
-            to_version=model.version, to_created_at_ms=model.created_at_ms, artifact_digest=model.artifact_digest,
-            evidence=evidence, idempotency_key=f"promote-{sequence}", previous_hash="", entry_hash=f"{sequence:064x}",
+            recorded_at=self.now(),
+            produced_by=self.actor("promote").producer,
+            model=model.name,
+            alias="champion",
+            sequence=sequence,
+            outcome=outcome,
+            reason="all 1 gates passed",
+            expected=before,
+            from_version=before,
+            to_version=model.version,
+            to_created_at_ms=model.created_at_ms,
+            artifact_digest=model.artifact_digest,
+            evidence=evidence,
+            idempotency_key=f"promote-{sequence}",
+            previous_hash="",
+            entry_hash=f"{sequence:064x}",
             decides=decides,
-        )  # fmt: skip
+        )
         self.decisions.append(entry)
         return entry
 
@@ -174,11 +228,20 @@ class Chain:
         """One scored day: the predictions table's commit and the scoring run's record."""
         out = self.commit("predictions", day, task="score", parents=[dataset.ref], parent_partitions=[(day,)])
         run = ScoringRun(
-            recorded_at=self.now(), produced_by=self.actor("score").producer, model_name=model.name,
-            model_version=model.version, model_created_at_ms=model.created_at_ms, model_record=model.record_id,
-            input_table_uuid=dataset.table_uuid, partition=day, input_digest=dataset.digest,
-            output_table="predictions", dataset_in=dataset.ref, dataset_out=out.ref, rows=out.rows,
-        )  # fmt: skip
+            recorded_at=self.now(),
+            produced_by=self.actor("score").producer,
+            model_name=model.name,
+            model_version=model.version,
+            model_created_at_ms=model.created_at_ms,
+            model_record=model.record_id,
+            input_table_uuid=dataset.table_uuid,
+            partition=day,
+            input_digest=dataset.digest,
+            output_table="predictions",
+            dataset_in=dataset.ref,
+            dataset_out=out.ref,
+            rows=out.rows,
+        )
         if put:
             self.lake.evidence.put(run)
         return run

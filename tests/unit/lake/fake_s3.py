@@ -23,8 +23,8 @@ class FakeS3:
     """The server's behavior and what it has seen.
 
     :param conditional: honor ``If-None-Match: *``; False ignores it, None answers 501.
-    :param script: for the next PUTs, one word each: ``lost`` (stored, no answer), ``conflict`` (409), ``silent``
-        (no answer until the end), or a status code.
+    :param script: for the next PUTs, one word each: ``lost`` (stored, no answer), ``conflict`` (409),
+        ``silent`` (no answer until the end), or a status code.
     :param refused: access keys whose requests get ``refusal``.
     """
 

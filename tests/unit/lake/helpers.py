@@ -44,11 +44,16 @@ def user(fence: int = 1) -> Actor:
 def attempt(
     *, run: str = "scheduled__2026-01-15", try_number: int = 1, started: int, map_index: int = -1
 ) -> Actor:
-    """A task attempt as Airflow describes it: the key names the work, the fence is when the attempt started."""
+    """A task attempt as Airflow describes it: the key names the work, the fence is its start time."""
     producer = Producer(
-        kind=ActorKind.TASK, id=f"flights/load/{run}", dag_id="flights", run_id=run, task_id="load",
-        map_index=map_index, try_number=try_number,
-    )  # fmt: skip
+        kind=ActorKind.TASK,
+        id=f"flights/load/{run}",
+        dag_id="flights",
+        run_id=run,
+        task_id="load",
+        map_index=map_index,
+        try_number=try_number,
+    )
     return Actor(producer=producer, idempotency_key=f"flights/{run}/load/{map_index}", fence=started)
 
 

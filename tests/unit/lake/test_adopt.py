@@ -13,7 +13,15 @@ from airflow_provider_xops.lake.adopt import adopt_table
 from airflow_provider_xops.lake.digest import table_digest
 from airflow_provider_xops.lake.history import stored_record
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.lake.read import WHOLE, content_digest, count_rows, partition_digests, partitions, scan, verify_version
+from airflow_provider_xops.lake.read import (
+    WHOLE,
+    content_digest,
+    count_rows,
+    partition_digests,
+    partitions,
+    scan,
+    verify_version,
+)
 from airflow_provider_xops.lake.tables import head, list_tables, resolve_ref, table_exists
 from airflow_provider_xops.records import DatasetVersion
 from tests.unit.lake.helpers import AS_OF, put, segment, untouchable, user

@@ -85,7 +85,16 @@ def test_a_type_reads_back_from_its_text(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["integer", "", "decimal(10)", "decimal(99,2)", "timestamp[Mars/Base]", "list<int64", "int64 int64", "list<timestamp[UTC]>"],
+    [
+        "integer",
+        "",
+        "decimal(10)",
+        "decimal(99,2)",
+        "timestamp[Mars/Base]",
+        "list<int64",
+        "int64 int64",
+        "list<timestamp[UTC]>",
+    ],
 )
 def test_text_that_is_no_type_is_refused_with_the_column(kind: str) -> None:
     with pytest.raises(ArgumentError) as caught:

@@ -15,7 +15,14 @@ from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_xops.errors import ArgumentError, ConflictError, DataError, LakeError, SourceError, Superseded
+from airflow_provider_xops.errors import (
+    ArgumentError,
+    ConflictError,
+    DataError,
+    LakeError,
+    SourceError,
+    Superseded,
+)
 from airflow_provider_xops.lake import commit as module
 from airflow_provider_xops.lake.commit import Segment
 from airflow_provider_xops.lake.history import stored_record
@@ -40,9 +47,15 @@ def test_the_first_commit_makes_the_table_and_records_the_version(lake: Lake) ->
     given_segment = replace(segment("2013-01-01", "input-1", {"a": [1, 2]}), sources=(source,))
 
     result = put(
-        lake, "flights", given_segment, parents=[parent], parent_partitions=[["2013-01-01"]], parent_records=["r1"],
-        note="first load", actor=user(41),
-    )  # fmt: skip
+        lake,
+        "flights",
+        given_segment,
+        parents=[parent],
+        parent_partitions=[["2013-01-01"]],
+        parent_records=["r1"],
+        note="first load",
+        actor=user(41),
+    )
 
     record = result.record
     assert not result.reused
@@ -192,7 +205,12 @@ def test_merge_leaves_files_without_its_keys_alone(lake: Lake) -> None:
 def test_merge_by_several_keys_and_types(lake: Lake) -> None:
     options: dict[str, Any] = {"mode": WriteMode.MERGE, "keys": ["day", "name"]}
     day = pa.array([0, 0, 1], pa.timestamp("us", "UTC"))
-    put(lake, "t", segment("p", "1", pa.table({"day": day, "name": ["x", "y", "x"], "v": [1, 2, 3]}), "one"), **options)
+    put(
+        lake,
+        "t",
+        segment("p", "1", pa.table({"day": day, "name": ["x", "y", "x"], "v": [1, 2, 3]}), "one"),
+        **options,
+    )
 
     update = pa.table({"day": day[1:], "name": ["y", "x"], "v": [20, 30]})
     put(lake, "t", segment("p", "1", update, "two"), **options)
@@ -200,9 +218,7 @@ def test_merge_by_several_keys_and_types(lake: Lake) -> None:
     assert sorted(row[2] for row in rows_of(lake, "t")["p"]) == [1, 20, 30]
 
 
-@pytest.mark.parametrize(
-    ("keys", "code"), [([1, 1], "data.duplicate_keys"), ([1, None], "data.null_key")]
-)
+@pytest.mark.parametrize(("keys", "code"), [([1, 1], "data.duplicate_keys"), ([1, None], "data.null_key")])
 def test_keys_that_identify_no_row_are_refused(lake: Lake, keys: list[Any], code: str) -> None:
     with pytest.raises(DataError) as caught:
         put(lake, "t", segment("p", "1", {"k": keys, "v": [1, 2]}, "one"), **MERGE)
@@ -221,8 +237,12 @@ def test_rows_are_sorted_by_keys_then_by_everything_else(lake: Lake) -> None:
         digests.add(record.partition_digests)
 
     assert rows_of(lake, "t")["p"] == [
-        (1, "z", None), (1, "z", [0]), (2, "a", [1]), (2, "a", [2]), (2, "b", [1])
-    ]  # fmt: skip
+        (1, "z", None),
+        (1, "z", [0]),
+        (2, "a", [1]),
+        (2, "a", [2]),
+        (2, "b", [1]),
+    ]
     assert len(digests) == 1
 
 
@@ -260,8 +280,10 @@ def test_a_changed_column_is_refused_by_name_and_changes_nothing(lake: Lake) -> 
 
     assert caught.value.code == "data.schema_mismatch"
     assert caught.value.context == {
-        "missing": ["b"], "extra": ["c"], "changed": ["a (int64 expected, string found)"]
-    }  # fmt: skip
+        "missing": ["b"],
+        "extra": ["c"],
+        "changed": ["a (int64 expected, string found)"],
+    }
     assert head(lake, "t").version == 0
 
 
@@ -298,7 +320,10 @@ def test_mode_and_keys_are_fixed_by_the_first_commit(lake: Lake) -> None:
         (lambda lake: put(lake, "t", untouchable("p", "1"), mode=APPEND), "argument.batch_id"),
         (lambda lake: put(lake, "t", untouchable("p", "1"), **MERGE), "argument.batch_id"),
         (lambda lake: put(lake, "t", untouchable("p", "1", "b"), mode=WriteMode.MERGE), "argument.keys"),
-        (lambda lake: put(lake, "t", untouchable("p", "1"), untouchable("p", "2")), "argument.duplicate_segment"),
+        (
+            lambda lake: put(lake, "t", untouchable("p", "1"), untouchable("p", "2")),
+            "argument.duplicate_segment",
+        ),
         (lambda lake: put(lake, "t", segment("p", "1", {"a": [1]}), keys=["b"]), "argument.column"),
     ],
 )
@@ -314,7 +339,9 @@ def test_unusable_arguments_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("options", [{}, {"keys": ["a"]}, {"mode": WriteMode.MERGE, "keys": ["a"]}])
-def test_an_error_of_the_source_comes_through_and_leaves_no_version(lake: Lake, options: dict[str, Any]) -> None:
+def test_an_error_of_the_source_comes_through_and_leaves_no_version(
+    lake: Lake, options: dict[str, Any]
+) -> None:
     def broken() -> pa.RecordBatchReader:
         def batches() -> Any:
             yield pa.record_batch({"a": [1]})
@@ -399,16 +426,22 @@ def test_a_lost_race_to_an_older_attempt_is_won_in_the_second_round(
     assert verify_version(lake, result.record.ref) == []
 
 
-def test_merging_into_the_same_partition_at_once_loses_no_key(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merging_into_the_same_partition_at_once_loses_no_key(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(lake, "t", segment("p", "1", {"k": [1], "v": ["a"]}, "zero"), **MERGE)
-    rival_first(monkeypatch, lambda: put(lake, "t", segment("p", "1", {"k": [2], "v": ["rival"]}, "one"), **MERGE))
+    rival_first(
+        monkeypatch, lambda: put(lake, "t", segment("p", "1", {"k": [2], "v": ["rival"]}, "one"), **MERGE)
+    )
 
     put(lake, "t", segment("p", "1", {"k": [2, 3], "v": ["mine", "c"]}, "two"), **MERGE)
 
     assert sorted(rows_of(lake, "t")["p"]) == [(1, "a"), (2, "mine"), (3, "c")]
 
 
-def test_another_writer_in_between_does_not_confuse_the_record(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_writer_in_between_does_not_confuse_the_record(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(lake, "t", segment("p", "1", {"a": [1]}))
     rival_first(monkeypatch, lambda: put(lake, "t", segment("q", "1", {"a": [2, 3]})))
 
@@ -433,7 +466,9 @@ def test_a_table_that_another_program_rewrote_is_refused(lake: Lake) -> None:
     DeltaTable(lake.storage.table_uri("t")).delete("a > 5")
     from deltalake import write_deltalake
 
-    write_deltalake(lake.storage.table_uri("t"), pa.table({"a": [9], "_xops_partition": ["p"]}), mode="append")
+    write_deltalake(
+        lake.storage.table_uri("t"), pa.table({"a": [9], "_xops_partition": ["p"]}), mode="append"
+    )
 
     with pytest.raises(LakeError) as caught:
         put(lake, "t", segment("p", "2", {"a": [1]}), actor=user(2))
@@ -467,8 +502,9 @@ def test_a_restored_table_takes_the_restored_input_as_done(lake: Lake) -> None:
 
 _ATTEMPTS = st.lists(
     st.tuples(st.integers(1, 6), st.sampled_from("ABC"), st.sampled_from(["lives", "before", "after"])),
-    min_size=1, max_size=7,
-)  # fmt: skip
+    min_size=1,
+    max_size=7,
+)
 
 
 class Killed(BaseException):
@@ -486,7 +522,13 @@ def test_any_sequence_of_attempts_ends_in_what_the_newest_that_committed_wrote(
     init_lake(settings_, actor=user(), as_of=AS_OF)
     lake = open_lake(settings_)
     options: dict[str, Any] = {"mode": mode, "keys": ["k"] if mode is WriteMode.MERGE else []}
-    put(lake, "t", segment("p", "other", {"k": [100], "v": ["other"]}, "other batch"), **options, actor=user(0))
+    put(
+        lake,
+        "t",
+        segment("p", "other", {"k": [100], "v": ["other"]}, "other batch"),
+        **options,
+        actor=user(0),
+    )
     held, fence = (None, 0)
     for own_fence, name, end in attempts:
         mine = segment("p", name, {"k": [1, ord(name)], "v": [name, name]}, "batch")
@@ -514,7 +556,9 @@ def test_any_sequence_of_attempts_ends_in_what_the_newest_that_committed_wrote(
     others = [] if mode is WriteMode.REPLACE and held else [(100, "other")]
     mine_now = [(1, held), (ord(held), held)] if held else []
     assert sorted(rows_of(lake, "t")["p"]) == sorted(mine_now + others)
-    final = put(lake, "t", segment("p", "final", {"k": [1], "v": ["end"]}, "batch"), **options, actor=user(10))
+    final = put(
+        lake, "t", segment("p", "final", {"k": [1], "v": ["end"]}, "batch"), **options, actor=user(10)
+    )
     assert stored_record(lake, final.record.ref) == final.record
     assert verify_version(lake, final.record.ref) == []
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,9 +46,10 @@ _ROW = st.fixed_dictionaries(
         | st.fixed_dictionaries(
             {"x": st.none() | st.integers(-5, 5), "y": st.none() | st.lists(st.floats(width=32), max_size=2)}
         ),
-        "m": st.none() | st.dictionaries(_TEXT, st.none() | st.integers(-5, 5), max_size=2).map(lambda m: list(m.items())),
+        "m": st.none()
+        | st.dictionaries(_TEXT, st.none() | st.integers(-5, 5), max_size=2).map(lambda m: list(m.items())),
     }
-)  # fmt: skip
+)
 _ROWS = st.lists(_ROW, max_size=8)
 
 
@@ -66,7 +67,7 @@ def _digest(batches: list[pa.RecordBatch], schema: pa.Schema = SCHEMA, threads: 
 def _pieces(table: pa.Table, cuts: list[int]) -> list[pa.RecordBatch]:
     whole = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
     bounds = [0, *sorted(min(cut, table.num_rows) for cut in cuts), table.num_rows]
-    return [whole[0].slice(start, end - start) for start, end in zip(bounds, bounds[1:], strict=False)]
+    return [whole[0].slice(start, end - start) for start, end in pairwise(bounds)]
 
 
 @given(rows=_ROWS, cuts=st.lists(st.integers(0, 8), max_size=4))
@@ -128,7 +129,12 @@ def test_names_types_and_columns_are_part_of_it() -> None:
 
 
 def test_null_is_not_zero_and_not_empty() -> None:
-    for kind, value in ((pa.int64(), 0), (pa.string(), ""), (pa.float64(), float("nan")), (pa.bool_(), False)):
+    for kind, value in (
+        (pa.int64(), 0),
+        (pa.string(), ""),
+        (pa.float64(), float("nan")),
+        (pa.bool_(), False),
+    ):
         present = pa.table({"c": pa.array([value], kind)})
         missing = pa.table({"c": pa.array([None], kind)})
 
@@ -139,10 +145,14 @@ def test_bytes_under_nulls_do_not_count() -> None:
     valid = pa.py_buffer(b"\x05")  # rows 0 and 2
     for first, second in (([1, 2, 3], [1, 99, 3]),):
         one, other = (
-            pa.Array.from_buffers(pa.int64(), 3, [valid, pa.py_buffer(np.array(values, np.int64))], null_count=1)
+            pa.Array.from_buffers(
+                pa.int64(), 3, [valid, pa.py_buffer(np.array(values, np.int64))], null_count=1
+            )
             for values in (first, second)
         )
-        assert table_digest(pa.table({"c": one}).to_reader()) == table_digest(pa.table({"c": other}).to_reader())
+        assert table_digest(pa.table({"c": one}).to_reader()) == table_digest(
+            pa.table({"c": other}).to_reader()
+        )
     offsets = pa.py_buffer(np.array([0, 1, 4, 5], np.int32))
     text = [
         pa.Array.from_buffers(pa.string(), 3, [valid, offsets, pa.py_buffer(data)], null_count=1)
@@ -153,17 +163,23 @@ def test_bytes_under_nulls_do_not_count() -> None:
 
 
 def test_there_is_one_zero_and_one_not_a_number() -> None:
-    payloads = [struct.pack("<Q", bits) for bits in (0x7FF8000000000000, 0xFFF8000000000001, 0x7FF0000000000001)]
+    payloads = [
+        struct.pack("<Q", bits) for bits in (0x7FF8000000000000, 0xFFF8000000000001, 0x7FF0000000000001)
+    ]
     numbers = [np.frombuffer(payload, np.float64) for payload in payloads]
 
     assert len({table_digest(pa.table({"c": pa.array(values)}).to_reader()) for values in numbers}) == 1
-    assert table_digest(pa.table({"c": [0.0]}).to_reader()) == table_digest(pa.table({"c": [-0.0]}).to_reader())
+    assert table_digest(pa.table({"c": [0.0]}).to_reader()) == table_digest(
+        pa.table({"c": [-0.0]}).to_reader()
+    )
 
 
 def test_threads_give_the_same_as_none() -> None:
     rng = np.random.default_rng(7)
     count = 3 * module.INLINE_ROWS
-    table = pa.table({"a": rng.normal(size=count), "b": rng.integers(0, 9, count).astype(str), "c": np.arange(count)})
+    table = pa.table(
+        {"a": rng.normal(size=count), "b": rng.integers(0, 9, count).astype(str), "c": np.arange(count)}
+    )
     batches = table.to_batches(max_chunksize=module.INLINE_ROWS + 1)
 
     assert _digest(batches, table.schema, threads=2) == _digest(batches, table.schema, threads=0)
@@ -173,7 +189,9 @@ def test_a_digest_is_a_format_that_stays() -> None:
     """Digests are compared over years: this one must never change."""
     table = pa.table({"n": pa.array([1, None], pa.int64()), "s": ["x", ""], "f": [0.5, None]})
 
-    assert table_digest(table.to_reader()) == "68328f9cfb6915c3e4a0f79463dd1df36754226aded6c46a1f4783fe9091dcba"
+    assert (
+        table_digest(table.to_reader()) == "68328f9cfb6915c3e4a0f79463dd1df36754226aded6c46a1f4783fe9091dcba"
+    )
 
 
 @given(st.dictionaries(_TEXT, _TEXT, min_size=1, max_size=4))

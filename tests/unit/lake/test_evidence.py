@@ -136,9 +136,14 @@ def test_a_record_holding_a_figure_without_json_is_refused_and_leaves_nothing(
     lake: Lake, value: float
 ) -> None:
     report = PerformanceReport(
-        recorded_at=NOW, produced_by=pin_of(1).produced_by, model=ModelRef(name="m", version=1, created_at_ms=1),
-        predictions=SELECTION, labels=SELECTION, metrics={"roc_auc": value}, outcome=Outcome.PASSED,
-    )  # fmt: skip
+        recorded_at=NOW,
+        produced_by=pin_of(1).produced_by,
+        model=ModelRef(name="m", version=1, created_at_ms=1),
+        predictions=SELECTION,
+        labels=SELECTION,
+        metrics={"roc_auc": value},
+        outcome=Outcome.PASSED,
+    )
 
     with pytest.raises(DataError) as caught:
         lake.evidence.put(report)

@@ -1,8 +1,8 @@
-"""The promise of the lake, cell by cell: {what Airflow does} x {write mode}; docs/exactly-once.md is this file as a page.
+"""What Airflow does to a task x write modes; docs/exactly-once.md is this file as a page.
 
-Every cell tells a story of attempts with the keys, fences, run ids and map indexes that Airflow gives them, and ends with the
-same question: is the table what one undisturbed run of the last input would have left, without doubles, with its evidence, and
-with its neighbors untouched?
+Every cell tells a story of attempts with the keys, fences, run ids and map indexes that Airflow gives them,
+and ends with the same question: is the table what one undisturbed run of the last input would have left,
+without doubles, with its evidence, and with its neighbors untouched?
 """
 
 from __future__ import annotations
@@ -65,12 +65,13 @@ class World:
         return self.commit([Segment(DAY, f"sha256 of {file}", data, "flights-2013-01-01.csv")], actor)
 
     def load_killed(self, actor: Actor, file: str, *, at: str) -> None:
-        with self.monkeypatch.context() as patch, pytest.raises(Killed):
+        with self.monkeypatch.context() as patch:
             patch.setattr(module, at, _die)
-            self.load(actor, file)
+            with pytest.raises(Killed):
+                self.load(actor, file)
 
     def check(self, file: str, *, commits: int) -> None:
-        """The table is as if ``file`` had been loaded once, after ``commits`` commits, every one with its evidence."""
+        """The table is as if ``file`` had been loaded once, after ``commits`` commits, with its evidence."""
         rows = list(zip(*FILES[file].values(), strict=True))
         others = [] if self.mode is WriteMode.REPLACE else [(100, "neighbor")]
         found = rows_of(self.lake, self.table)
@@ -103,7 +104,7 @@ def retry_before_commit(world: World) -> None:
 
 
 def retry_with_an_orphan(world: World) -> None:
-    """The first attempt was declared dead and is not; it wakes up after the second has loaded the corrected file."""
+    """The first attempt, taken for dead, wakes up after the second has loaded the corrected file."""
     assert not world.load(attempt(try_number=2, started=200), "corrected").reused
     with pytest.raises(Superseded):
         world.load(attempt(try_number=1, started=100), "as delivered", read=False)
@@ -158,7 +159,7 @@ def manual_same_date_changed(world: World) -> None:
 
 
 def delete_and_rerun(world: World) -> None:
-    """Somebody deletes the run and lets Airflow make it again: try numbers restart, the fence is a start time."""
+    """Somebody deletes the run and Airflow makes it again: try numbers restart, start times do not."""
     first = world.load(attempt(try_number=3, started=100), "as delivered")
     again = world.load(attempt(try_number=1, started=200), "as delivered", read=False)
     assert (again.reused, again.record) == (True, first.record)
@@ -188,9 +189,20 @@ def remapped_changed(world: World) -> None:
 
 
 STORIES = [
-    retry, retry_before_commit, retry_with_an_orphan, clear_same, clear_changed, backfill, backfill_changed, manual_same_date,
-    manual_same_date_changed, delete_and_rerun, delete_and_rerun_changed, remapped, remapped_changed,
-]  # fmt: skip
+    retry,
+    retry_before_commit,
+    retry_with_an_orphan,
+    clear_same,
+    clear_changed,
+    backfill,
+    backfill_changed,
+    manual_same_date,
+    manual_same_date_changed,
+    delete_and_rerun,
+    delete_and_rerun_changed,
+    remapped,
+    remapped_changed,
+]
 
 
 @pytest.mark.parametrize("mode", list(WriteMode), ids=lambda mode: mode.value)
@@ -214,7 +226,9 @@ def test_matrix_on_a_new_table(
 
         def check(self, file: str, *, commits: int) -> None:
             ref = head(self.lake, self.table)
-            assert sorted(rows_of(self.lake, self.table)[DAY]) == sorted(zip(*FILES[file].values(), strict=True))
+            assert sorted(rows_of(self.lake, self.table)[DAY]) == sorted(
+                zip(*FILES[file].values(), strict=True)
+            )
             assert ref.version == commits - 1
             assert stored_record(self.lake, ref) is not None
             assert verify_version(self.lake, ref) == []
@@ -223,7 +237,7 @@ def test_matrix_on_a_new_table(
 
 
 def test_merge_cannot_undo_what_an_earlier_batch_overwrote(lake: Lake) -> None:
-    """What docs/exactly-once.md says about merge: rows that were replaced do not come back with the batch that replaced them."""
+    """Rows that a batch replaced do not come back when that batch is corrected."""
     keys: dict[str, Any] = {"mode": WriteMode.MERGE, "keys": ["k"]}
     put(lake, "t", segment("all", "1", {"k": [1, 2], "v": ["first", "first"]}, "one"), **keys, actor=user(1))
     put(lake, "t", segment("all", "1", {"k": [2], "v": ["second"]}, "two"), **keys, actor=user(2))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +15,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_xops.errors import DataError, LakeError
-from airflow_provider_xops.lake.lake import LAKE_FILE, LAYOUT_VERSION, init_lake, migrate_lake, open_lake
+from airflow_provider_xops.lake.lake import (
+    LAKE_FILE,
+    LAYOUT_VERSION,
+    Lake,
+    init_lake,
+    migrate_lake,
+    open_lake,
+)
 from airflow_provider_xops.records import Actor
 from airflow_provider_xops.settings import LakeSettings
 from tests.unit.lake.processes import NOW, run_all, try_as_nobody
@@ -209,3 +218,17 @@ def make_lake(barrier: Any, number: int, settings: LakeSettings) -> tuple[str, b
     barrier.wait(60)
     info = init_lake(settings, actor=Actor.user(f"user{number}", key="k", fence=1), as_of=NOW)
     return info.lake_id, info.created
+
+
+def test_opening_a_local_lake_loads_no_heavy_library(lake: Lake) -> None:
+    code = (
+        "import sys\n"
+        "from airflow_provider_xops.lake.lake import open_lake\n"
+        "from airflow_provider_xops.settings import LakeSettings\n"
+        "open_lake(LakeSettings(sys.argv[1])).evidence.uri\n"
+        "print(sorted({'pandas', 'numpy', 'pyarrow', 'deltalake', 'boto3', 'airflow'} & set(sys.modules)))\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code, lake.uri], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"

@@ -161,9 +161,8 @@ def test_a_replaced_champion_says_until_when_and_by_which_decision(story: Story)
     assert {edge.upstream for edge, node in old.sources_of(old.root) if node.kind == "decision"} == {
         "decided on by", "replaced by",
     }  # fmt: skip
-    assert [text for name, text in new.nodes[new.root].facts if name == "standing"][0].endswith(
-        "and still is"
-    )
+    (standing,) = [text for name, text in new.nodes[new.root].facts if name == "standing"]
+    assert standing.endswith("and still is")
 
 
 def test_a_recreated_namesake_does_not_inherit_decisions(story: Story) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from airflow_provider_xops.lake.lake import Lake, init_lake, open_lake
 from airflow_provider_xops.lake.maintenance import fold_evidence, vacuum
 from airflow_provider_xops.lake.pins import pin
 from airflow_provider_xops.lake.read import read_pandas
-from airflow_provider_xops.lake.storage import LocalStorage
+from airflow_provider_xops.lake.storage import SCRATCH, LocalStorage
 from airflow_provider_xops.lake.tables import head
 from airflow_provider_xops.records import Actor, DatasetVersion, Record
 from airflow_provider_xops.settings import LakeSettings
@@ -270,6 +271,23 @@ def test_a_vacuum_removes_the_files_that_a_killed_writer_left(
 
     assert [Path(name).name for name in result.files] == [orphan.name]
     assert (written.exists(), orphan.exists()) == (True, False)
+
+
+def test_a_vacuum_removes_old_scratch_files_too(
+    lake: Lake, load: Callable[..., DatasetVersion], actor: Actor, as_of: datetime
+) -> None:
+    load(1)
+    scratch = Path(lake.uri) / SCRATCH
+    for name, when in (("old", as_of - 2 * DAY), ("young", as_of)):
+        (scratch / name).mkdir()
+        os.utime(scratch / name, (when.timestamp(), when.timestamp()))
+
+    vacuum_now(lake, actor, as_of, dry_run=True)
+    told_only = sorted(path.name for path in scratch.iterdir())
+    vacuum_now(lake, actor, as_of)
+
+    assert told_only == ["old", "young"]
+    assert [path.name for path in scratch.iterdir()] == ["young"]
 
 
 def test_a_negative_retention_is_refused(lake: Lake, actor: Actor, as_of: datetime) -> None:

@@ -13,9 +13,17 @@ from airflow_provider_xops.errors import ArgumentError, LakeError, NotFoundError
 from airflow_provider_xops.lake.digest import version_digest
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.read import (
-    arrow_dataset, content_digest, count_rows, partition_digests, partitions, read_pandas, rebuild_version_record, scan, schema_of,
+    arrow_dataset,
+    content_digest,
+    count_rows,
+    partition_digests,
+    partitions,
+    read_pandas,
+    rebuild_version_record,
+    scan,
+    schema_of,
     verify_version,
-)  # fmt: skip
+)
 from airflow_provider_xops.lake.tables import head, open_table, segments_of
 from airflow_provider_xops.records import DatasetRef, WriteMode
 from tests.unit.lake.helpers import put, segment, user
@@ -33,7 +41,9 @@ def test_rows_come_in_canonical_order(lake: Lake, ref: DatasetRef) -> None:
 
 
 def test_partitions_columns_and_filters_select(lake: Lake, ref: DatasetRef) -> None:
-    found = scan(lake, ref, partitions=["q"], columns=["s"], filter=pc.field("a") > 3, with_partition=True).read_all()
+    found = scan(
+        lake, ref, partitions=["q"], columns=["s"], filter=pc.field("a") > 3, with_partition=True
+    ).read_all()
 
     assert found.to_pylist() == [{"s": None, "_xops_partition": "q"}]
     assert scan(lake, ref, columns=["s", "a"]).schema.names == ["s", "a"]

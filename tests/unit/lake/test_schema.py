@@ -62,8 +62,12 @@ def test_what_delta_cannot_keep_is_refused_by_name(kind: pa.DataType, code: str)
 
 @pytest.mark.parametrize(
     ("names", "code"),
-    [(["a", "A"], "data.duplicate_column"), (["_xops_partition"], "data.reserved_column"), ([""], "data.reserved_column")],
-)  # fmt: skip
+    [
+        (["a", "A"], "data.duplicate_column"),
+        (["_xops_partition"], "data.reserved_column"),
+        ([""], "data.reserved_column"),
+    ],
+)
 def test_names_that_delta_would_confuse_are_refused(names: list[str], code: str) -> None:
     with pytest.raises(DataError) as caught:
         to_delta_schema(pa.schema([(name, pa.int64()) for name in names]))
@@ -132,5 +136,7 @@ def test_another_order_and_untyped_columns_are_no_mismatch() -> None:
 
 
 def test_type_names_do_not_depend_on_the_names_inside_lists() -> None:
-    assert type_name(pa.list_(pa.field("item", pa.int64()))) == type_name(pa.list_(pa.field("element", pa.int64())))
+    assert type_name(pa.list_(pa.field("item", pa.int64()))) == type_name(
+        pa.list_(pa.field("element", pa.int64()))
+    )
     assert type_name(pa.struct([("x", pa.int64())])) != type_name(pa.struct([("y", pa.int64())]))

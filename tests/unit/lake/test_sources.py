@@ -73,7 +73,8 @@ class TestReading:
     def test_json_lines_with_dates_decimals_lists_and_missing_keys(self, write: Write) -> None:
         path = write(
             "a.jsonl",
-            '{"day": "2013-01-01", "at": "2013-01-01 10:00", "price": 1.25, "tags": ["a"]}\n\n{"day": null}\n',
+            '{"day": "2013-01-01", "at": "2013-01-01 10:00", "price": 1.25, "tags": ["a"]}\n'
+            '\n{"day": null}\n',
         )
         schema = {
             "day": "date",
@@ -87,7 +88,9 @@ class TestReading:
         assert set(second.values()) == {None}
 
     def test_parquet_is_widened_to_the_declared_types(self, tmp_path: Path) -> None:
-        table = pa.table({"carrier": pa.array(["AA"]).dictionary_encode(), "flight": pa.array([1], pa.int16())})
+        table = pa.table(
+            {"carrier": pa.array(["AA"]).dictionary_encode(), "flight": pa.array([1], pa.int16())}
+        )
         assert rows(as_parquet(tmp_path, table)) == [{"flight": 1, "carrier": "AA"}]
 
     @pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz"])
@@ -103,7 +106,9 @@ class TestReading:
     def test_a_file_of_no_bytes_has_no_rows(self, write: Write, name: str) -> None:
         assert rows(write(name, b"")) == []
 
-    @pytest.mark.parametrize(("name", "content"), [("a.csv", "flight,carrier"), ("a.csv", "flight,carrier\n\n"), ("a.jsonl", "\n")])
+    @pytest.mark.parametrize(
+        ("name", "content"), [("a.csv", "flight,carrier"), ("a.csv", "flight,carrier\n\n"), ("a.jsonl", "\n")]
+    )
     def test_a_header_or_blank_lines_alone_are_no_rows(self, write: Write, name: str, content: str) -> None:
         assert rows(write(name, content)) == []
 
@@ -285,7 +290,11 @@ class TestIdentity:
                 return Path(
                     as_parquet(tmp_path, pa.table({"flight": [1], "carrier": [carrier]}), "tmp.parquet")
                 ).read_bytes()
-            text = f"flight,carrier\n1,{carrier}\n" if "csv" in name else f'{{"flight": 1, "carrier": "{carrier}"}}\n'
+            text = (
+                f"flight,carrier\n1,{carrier}\n"
+                if "csv" in name
+                else f'{{"flight": 1, "carrier": "{carrier}"}}\n'
+            )
             return text.encode()
 
         source = open_source(write(name, content("A")), schema=SCHEMA)
@@ -307,9 +316,7 @@ class TestIdentity:
     @pytest.mark.parametrize("kind", ["csv", "parquet"])
     def test_a_remote_file_is_read_through_its_opener(self, tmp_path: Path, kind: str) -> None:
         table = pa.table({"flight": [1], "carrier": ["A"]})
-        stored = (
-            b"flight,carrier\n1,A\n" if kind == "csv" else Path(as_parquet(tmp_path, table)).read_bytes()
-        )
+        stored = b"flight,carrier\n1,A\n" if kind == "csv" else Path(as_parquet(tmp_path, table)).read_bytes()
         scratch = tmp_path / "scratch"
         scratch.mkdir()
         options: dict[str, Any] = {"open_file": lambda uri: io.BytesIO(stored), "scratch": scratch}

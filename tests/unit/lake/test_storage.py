@@ -1,4 +1,4 @@
-"""Storage on a local folder: put-if-absent, typed failures, and the proof that refuses what cannot keep it."""
+"""Storage on a local folder: put-if-absent, typed failures, and the proof that refuses other storage."""
 
 from __future__ import annotations
 

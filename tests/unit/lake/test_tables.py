@@ -8,8 +8,17 @@ import pytest
 from airflow_provider_xops.errors import ArgumentError, DataError, LakeError, NotFoundError
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.tables import (
-    check_table_name, ensure_table, head, list_tables, open_table, resolve_ref, segments_of, table_exists, table_info, table_schema,
-)  # fmt: skip
+    check_table_name,
+    ensure_table,
+    head,
+    list_tables,
+    open_table,
+    resolve_ref,
+    segments_of,
+    table_exists,
+    table_info,
+    table_schema,
+)
 from airflow_provider_xops.records import WriteMode
 from tests.unit.lake.helpers import put, segment, user
 

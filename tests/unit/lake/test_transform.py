@@ -77,7 +77,9 @@ class TestSql:
     ) -> None:
         first = make({"f": flights}, "SELECT * FROM f")
         # given: the input has a new version with the same rows in other partitions' company
-        newer = put(lake, "flights", segment("2013-01-03", "c", {"flight": [9], "carrier": ["AA"]})).record.ref
+        newer = put(
+            lake, "flights", segment("2013-01-03", "c", {"flight": [9], "carrier": ["AA"]})
+        ).record.ref
         inputs = {"f": TransformInput(newer, ("2013-01-01", "2013-01-02"))}
         assert make({"f": flights}, " SELECT * FROM f\n").reused
         assert make(inputs, "SELECT * FROM f").reused
@@ -144,15 +146,17 @@ class TestSql:
 
     def test_sums_are_int64_and_times_are_utc(self, lake: Lake, make: Make) -> None:
         moment = datetime(2013, 1, 1, 15, tzinfo=UTC)
-        times = pa.table({"n": [1, 2], "at": pa.array([moment] * 2, pa.timestamp("us", "UTC"))})
+        times = pa.table({"n": [1, 2], "moment": pa.array([moment] * 2, pa.timestamp("us", "UTC"))})
         ref = put(lake, "times", segment("all", "t", times)).record.ref
-        out = make({"t": ref}, "SELECT sum(n) AS n, max(at) AS at, hour(max(at)) AS h FROM t").record.ref
+        out = make(
+            {"t": ref}, "SELECT sum(n) AS n, max(moment) AS moment, hour(max(moment)) AS h FROM t"
+        ).record.ref
         schema = scan(lake, out).schema
-        assert (schema.field("n").type, schema.field("at").type) == (
+        assert (schema.field("n").type, schema.field("moment").type) == (
             pa.int64(),
             pa.timestamp("us", "UTC"),
         )
-        assert result(lake, out) == [{"n": 3, "at": moment, "h": 15}]
+        assert result(lake, out) == [{"n": 3, "moment": moment, "h": 15}]
 
     def test_a_large_result_is_streamed_in_order(self, lake: Lake, make: Make) -> None:
         ref = put(lake, "one", segment("all", "t", {"n": [300_000]})).record.ref
@@ -164,15 +168,11 @@ class TestSql:
     def test_an_empty_result_is_a_result(self, flights: DatasetRef, make: Make) -> None:
         assert make({"f": flights}, "SELECT * FROM f WHERE false").record.rows == 0
 
-    def test_a_raw_result_waits_for_its_validation(
-        self, lake: Lake, flights: DatasetRef, make: Make
-    ) -> None:
+    def test_a_raw_result_waits_for_its_validation(self, lake: Lake, flights: DatasetRef, make: Make) -> None:
         assert make({"f": flights}, "SELECT * FROM f", raw=True).record.table == "result__raw"
         assert not table_exists(lake, "result")
 
-    def test_appended_results_stand_side_by_side(
-        self, lake: Lake, flights: DatasetRef, make: Make
-    ) -> None:
+    def test_appended_results_stand_side_by_side(self, lake: Lake, flights: DatasetRef, make: Make) -> None:
         for sql in ("SELECT 1 AS n FROM f LIMIT 1", "SELECT 2 AS n FROM f LIMIT 1") * 2:
             make({"f": flights}, sql, mode=WriteMode.APPEND)
         assert sorted(rows_of(lake, "result")["all"]) == [(1,), (2,)]
@@ -223,9 +223,7 @@ class TestTheBox:
         assert caught.value.code == "data.naive_timestamp"
         assert "sold_at" in str(caught.value)
 
-    def test_a_name_that_sql_would_have_to_quote_is_refused(
-        self, flights: DatasetRef, make: Make
-    ) -> None:
+    def test_a_name_that_sql_would_have_to_quote_is_refused(self, flights: DatasetRef, make: Make) -> None:
         with pytest.raises(ArgumentError) as caught:
             make({"my flights": flights}, "SELECT 1 AS n")
         assert caught.value.code == "argument.alias"

@@ -46,11 +46,16 @@ def make_context() -> MakeContext:
         events: list[tuple[str, Any]] | None = None,
     ) -> dict[str, Any]:
         ti = SimpleNamespace(
-            dag_id="dag", run_id=run_id, task_id=task_id, map_index=map_index, try_number=try_number, start_date=next(started)
-        )  # fmt: skip
+            dag_id="dag",
+            run_id=run_id,
+            task_id=task_id,
+            map_index=map_index,
+            try_number=try_number,
+            start_date=next(started),
+        )
         references = [
             AssetEventDagRunReferenceResult(
-                asset={"name": name, "uri": f"xops://lake/{name}", "extra": {}},
+                asset={"name": name, "uri": f"x-xops://lake/{name}", "extra": {}},
                 extra=extra,
                 source_task_id="t",
                 source_dag_id="d",

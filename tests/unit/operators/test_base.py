@@ -232,7 +232,7 @@ def test_constructors_are_keyword_only_and_store_arguments_unchanged(operator: t
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=lambda cls: cls.__name__)
 def test_template_fields_are_arguments_and_required_ones_are_among_them(operator: type[XOpsOperator]) -> None:
-    built = operator(task_id="t", **{name: "x" for name in operator.required})
+    built = operator(task_id="t", **dict.fromkeys(operator.required, "x"))
 
     assert all(hasattr(built, name) for name in operator.template_fields)
     assert set(operator.required) <= set(operator.template_fields)
@@ -255,7 +255,7 @@ def test_every_required_argument_rendered_to_nothing_is_a_typed_error(
     operator: type[XOpsOperator], make_context: MakeContext
 ) -> None:
     for name in operator.required:
-        given = {other: "x" for other in operator.required} | {name: ""}
+        given = dict.fromkeys(operator.required, "x") | {name: ""}
         with pytest.raises(AirflowFailException, match=rf"argument\.empty\] {name} of task t"):
             operator(task_id="t", **given).execute(make_context())
 

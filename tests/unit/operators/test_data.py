@@ -94,8 +94,12 @@ def test_validation_covers_what_the_ingest_was_asked_for_also_what_was_there_alr
 
     # when a range is loaded that contains it
     operator = IngestDatasetOperator(
-        task_id="ingest", table="t", source=f"{folder}/{{partition}}.csv", partition="2013-01-01..2013-01-02", schema=SCHEMA
-    )  # fmt: skip
+        task_id="ingest",
+        table="t",
+        source=f"{folder}/{{partition}}.csv",
+        partition="2013-01-01..2013-01-02",
+        schema=SCHEMA,
+    )
     raw = operator.execute(make_context(task_id="ingest", run_id="run_2"))
 
     # then the commit wrote one day, and the report covers both
@@ -134,11 +138,12 @@ def test_object_storage_path_is_read_like_a_local_file(
     lake: Lake, context: dict[str, Any], csv: Callable[..., Path]
 ) -> None:
     # given a file behind fsspec (its in-process filesystem, so that no server is needed)
-    import fsspec
+    from airflow.sdk.io import attach
+    from fsspec.implementations.memory import MemoryFileSystem
 
-    content = csv("d", "id,n", "1,5").read_bytes()
-    with fsspec.filesystem("memory").open("/landing/d.csv", "wb") as stream:
-        stream.write(content)
+    filesystem = MemoryFileSystem()
+    attach("memory", fs=filesystem)
+    filesystem.pipe("/landing/d.csv", csv("d", "id,n", "1,5").read_bytes())
 
     returned = IngestDatasetOperator(
         task_id="i", table="t", source="memory://landing/d.csv", schema=SCHEMA
@@ -146,6 +151,13 @@ def test_object_storage_path_is_read_like_a_local_file(
 
     assert returned["rows"] == 1
     assert returned["sources"][0]["uri"] == "memory://landing/d.csv"
+
+
+def test_scheme_that_nothing_opens_is_a_typed_error(context: dict[str, Any]) -> None:
+    operator = IngestDatasetOperator(task_id="i", table="t", source="gopher://host/d.csv", schema=SCHEMA)
+
+    with pytest.raises(AirflowFailException, match=r"argument\.source_uri"):
+        operator.execute(context)
 
 
 def test_partition_template_that_renders_to_nothing_never_means_the_whole_table(

@@ -1,4 +1,5 @@
-"""Small records for tests of the registry: models, evaluations and actors that are about nothing in particular."""
+"""Small records for tests of the registry: models, evaluations and actors that are about nothing in
+particular."""
 
 from __future__ import annotations
 
@@ -25,40 +26,71 @@ def an_actor(key: str = "test", *, fence: int = 1) -> Actor:
     return Actor.user("tester", key=key, fence=fence)
 
 
-def dataset(version: int = 3, *, table: str = "flights", table_uuid: str = "uuid-1", lake_id: str = "lake") -> DatasetRef:
+def dataset(
+    version: int = 3, *, table: str = "flights", table_uuid: str = "uuid-1", lake_id: str = "lake"
+) -> DatasetRef:
     """A dataset version."""
     return DatasetRef(lake_id=lake_id, table=table, table_uuid=table_uuid, version=version)
 
 
-def selection(*partitions: str, digest: str | None = None, description: str = "", ref: DatasetRef | None = None) -> Selection:
+def selection(
+    *partitions: str, digest: str | None = None, description: str = "", ref: DatasetRef | None = None
+) -> Selection:
     """Rows of some partitions; the digest tells them apart."""
     return Selection(
-        dataset=ref or dataset(), partitions=partitions, rows=10, digest=digest or f"digest of {partitions}",
+        dataset=ref or dataset(),
+        partitions=partitions,
+        rows=10,
+        digest=digest or f"digest of {partitions}",
         description=description,
-    )  # fmt: skip
+    )
 
 
-def a_model(version: int = 1, *, name: str = "late", created_at_ms: int | None = None, **changes: Any) -> ModelVersion:
+def a_model(
+    version: int = 1, *, name: str = "late", created_at_ms: int | None = None, **changes: Any
+) -> ModelVersion:
     """A model version trained on January, with February held out."""
     values: dict[str, Any] = {
-        "recorded_at": AS_OF, "produced_by": an_actor().producer, "name": name, "version": version,
-        "created_at_ms": 1000 + version if created_at_ms is None else created_at_ms, "run_id": f"run-{version}",
-        "source_uri": f"models:/m-{version}", "training": selection("2013-01"), "holdout": selection("2013-02"),
-        "features": ("a", "b"), "target": "y", "task": "classification", "estimator": "sklearn.dummy:DummyClassifier",
-        "code_version": "git:1", "params_digest": "p", "artifact_digest": f"{version:064d}", "metrics": {"roc_auc": 0.9},
-    }  # fmt: skip
+        "recorded_at": AS_OF,
+        "produced_by": an_actor().producer,
+        "name": name,
+        "version": version,
+        "created_at_ms": 1000 + version if created_at_ms is None else created_at_ms,
+        "run_id": f"run-{version}",
+        "source_uri": f"models:/m-{version}",
+        "training": selection("2013-01"),
+        "holdout": selection("2013-02"),
+        "features": ("a", "b"),
+        "target": "y",
+        "task": "classification",
+        "estimator": "sklearn.dummy:DummyClassifier",
+        "code_version": "git:1",
+        "params_digest": "p",
+        "artifact_digest": f"{version:064d}",
+        "metrics": {"roc_auc": 0.9},
+    }
     return ModelVersion(**(values | changes))
 
 
 def an_evaluation(
-    model: ModelVersion, champion: ModelVersion | ModelRef | None = None, *, gates: tuple[GateResult, ...] = (PASSED,),
+    model: ModelVersion,
+    champion: ModelVersion | ModelRef | None = None,
+    *,
+    gates: tuple[GateResult, ...] = (PASSED,),
     on: Selection | None = None,
-) -> Evaluation:  # fmt: skip
+) -> Evaluation:
     """An evaluation of ``model`` against ``champion`` on the model's holdout, all gates passed."""
     chosen = on or model.holdout
     assert chosen is not None
     return Evaluation(
-        recorded_at=AS_OF, produced_by=an_actor().producer, model=model.ref,
-        champion=champion.ref if isinstance(champion, ModelVersion) else champion, selection=chosen,
-        gates_digest="gates", metrics={"roc_auc": 0.9}, champion_metrics={}, comparisons=(), gates=gates,
-    )  # fmt: skip
+        recorded_at=AS_OF,
+        produced_by=an_actor().producer,
+        model=model.ref,
+        champion=champion.ref if isinstance(champion, ModelVersion) else champion,
+        selection=chosen,
+        gates_digest="gates",
+        metrics={"roc_auc": 0.9},
+        champion_metrics={},
+        comparisons=(),
+        gates=gates,
+    )

@@ -65,7 +65,13 @@ def answering() -> Iterator[Callable[..., Server]]:
 
 
 def client(url: str, **changes) -> RegistryClient:
-    values = {"timeout_s": 1, "max_retries": 0, "backoff_factor": 0.0, "username": "bob", "password": PASSWORD}
+    values = {
+        "timeout_s": 1,
+        "max_retries": 0,
+        "backoff_factor": 0.0,
+        "username": "bob",
+        "password": PASSWORD,
+    }
     return RegistryClient(MlflowSettings(tracking_uri=url, **(values | changes)))
 
 
@@ -136,14 +142,18 @@ def test_a_401_is_about_the_credentials(answering: Callable[..., Server]) -> Non
 
 
 @pytest.mark.parametrize(("status", "body"), [(200, "<html>log in</html>"), (404, "<html>nothing</html>")])
-def test_something_else_than_mlflow_is_named_so(answering: Callable[..., Server], status: int, body: str) -> None:
+def test_something_else_than_mlflow_is_named_so(
+    answering: Callable[..., Server], status: int, body: str
+) -> None:
     error = error_of(client(answering(status, body, "text/html").url))
 
     assert (error.code, error.retryable) == ("registry.not_mlflow", False)
 
 
 def test_a_missing_model_is_not_found_by_name(answering: Callable[..., Server]) -> None:
-    server = answering(404, '{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Registered Model with name=m not found"}')
+    server = answering(
+        404, '{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Registered Model with name=m not found"}'
+    )
 
     with pytest.raises(NotFoundError) as model:
         client(server.url).aliases("m")
@@ -164,7 +174,9 @@ def test_a_refusal_keeps_mlflows_code_and_is_not_retried(answering: Callable[...
     assert "names have no slash" in error.why
 
 
-@pytest.mark.parametrize("credentials", [{"password": PASSWORD}, {"username": None, "password": None, "token": TOKEN}])
+@pytest.mark.parametrize(
+    "credentials", [{"password": PASSWORD}, {"username": None, "password": None, "token": TOKEN}]
+)
 def test_credentials_go_to_the_server_and_nowhere_else(
     answering: Callable[..., Server], credentials: dict, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -177,8 +189,17 @@ def test_credentials_go_to_the_server_and_nowhere_else(
 
     secret = credentials.get("token") or PASSWORD
     shown = "\n".join(
-        [repr(registry), repr(registry.settings), str(error), repr(error), str(error.to_json()), caplog.text]
-        + traceback.format_exception(error)
+        [
+            *(
+                repr(registry),
+                repr(registry.settings),
+                str(error),
+                repr(error),
+                str(error.to_json()),
+                caplog.text,
+            ),
+            *traceback.format_exception(error),
+        ]
     )
     assert "Authorization" in server.requests[0][1]
     assert secret not in shown
@@ -217,7 +238,10 @@ def test_an_error_that_is_not_mlflows_passes_unchanged() -> None:
 
 
 def test_rows_are_scrubbed_from_schema_errors() -> None:
-    text = "Failed to enforce schema of data '   name  age\n0  Alice  42' with schema '['name': string]'. Error: missing inputs ['x']"
+    text = (
+        "Failed to enforce schema of data '   name  age\n0  Alice  42' with schema '['name': string]'."
+        " Error: missing inputs ['x']"
+    )
 
     clean = scrub(text)
 
@@ -230,5 +254,8 @@ def test_pages_use_the_ui_address_and_quote_names() -> None:
         MlflowSettings("http://mlflow:5000", ui_url="https://ml.example.com/base/", workspace="team a")
     )
 
-    assert registry.version_url("late flights", 3) == "https://ml.example.com/base/#/models/late%20flights/versions/3?workspace=team%20a"
+    assert (
+        registry.version_url("late flights", 3)
+        == "https://ml.example.com/base/#/models/late%20flights/versions/3?workspace=team%20a"
+    )
     assert registry.run_url("r1", "7").startswith("https://ml.example.com/base/#/experiments/7/runs/r1")

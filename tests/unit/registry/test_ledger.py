@@ -26,14 +26,20 @@ PROMOTED, APPLIED = PromotionOutcome.PROMOTED, PromotionOutcome.APPLIED
 ROLLED_BACK, RELEASED, HELD = PromotionOutcome.ROLLED_BACK, PromotionOutcome.RELEASED, PromotionOutcome.HELD
 
 
-def write(lake: Lake, outcome: PromotionOutcome, version: int | None = None, *, alias: str = "champion", **more) -> PromotionDecision:
+def write(
+    lake: Lake, outcome: PromotionOutcome, version: int | None = None, *, alias: str = "champion", **more
+) -> PromotionDecision:
     """Append one entry, whatever is there."""
 
     def decide(now: LedgerState) -> Draft:
         return Draft(
-            outcome=outcome, reason="because", to_version=version, to_created_at_ms=None if version is None else version,
-            from_version=now.current_version, **more,
-        )  # fmt: skip
+            outcome=outcome,
+            reason="because",
+            to_version=version,
+            to_created_at_ms=None if version is None else version,
+            from_version=now.current_version,
+            **more,
+        )
 
     return ledger.append(lake, "late", alias, decide, actor=an_actor(more.pop("key", "k")), as_of=AS_OF)[0]
 
@@ -48,7 +54,9 @@ def rewrite(lake: Lake, rows: list[dict]) -> None:
 
 
 def rows_of(lake: Lake) -> list[dict]:
-    return sorted(table_of(lake).to_pyarrow_table().to_pylist(), key=lambda row: (row["alias"], row["sequence"]))
+    return sorted(
+        table_of(lake).to_pyarrow_table().to_pylist(), key=lambda row: (row["alias"], row["sequence"])
+    )
 
 
 def test_an_empty_ledger_has_no_champion_and_no_problems(lake: Lake) -> None:
@@ -89,7 +97,9 @@ def test_decide_is_asked_again_when_another_writer_was_faster(lake: Lake) -> Non
 def test_decide_may_give_an_existing_entry_and_nothing_is_written(lake: Lake) -> None:
     first = write(lake, PROMOTED, 1)
 
-    entry, written = ledger.append(lake, "late", "champion", lambda now: now.entries[0], actor=an_actor(), as_of=AS_OF)
+    entry, written = ledger.append(
+        lake, "late", "champion", lambda now: now.entries[0], actor=an_actor(), as_of=AS_OF
+    )
 
     assert (entry, written) == (first, False)
     assert len(ledger.entries(lake)) == 1
@@ -223,7 +233,9 @@ class LedgerMachine(RuleBasedStateMachine):
             calls += 1
             if calls == 1:
                 write(self.lake, PROMOTED, theirs)
-            return Draft(outcome=PROMOTED if calls == 1 else HELD, reason="r", to_version=mine, to_created_at_ms=mine)
+            return Draft(
+                outcome=PROMOTED if calls == 1 else HELD, reason="r", to_version=mine, to_created_at_ms=mine
+            )
 
         entry, _ = ledger.append(self.lake, "late", "champion", decide, actor=an_actor(), as_of=AS_OF)
         assert entry.outcome is HELD

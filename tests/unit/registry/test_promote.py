@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_xops.errors import ArgumentError
-from airflow_provider_xops.records import GateResult, ModelVersion, Outcome, PromotionDecision, PromotionOutcome
+from airflow_provider_xops.records import (
+    GateResult,
+    ModelVersion,
+    Outcome,
+    PromotionDecision,
+    PromotionOutcome,
+)
 from airflow_provider_xops.registry.ledger import GENESIS, LedgerState
 from airflow_provider_xops.registry.promote import judge
 from tests.unit.registry.builders import AS_OF, a_model, an_actor, an_evaluation, dataset, selection
@@ -15,10 +21,23 @@ HELD, PROMOTED, REJECTED = PromotionOutcome.HELD, PromotionOutcome.PROMOTED, Pro
 
 def entry(sequence: int, outcome: PromotionOutcome, model: ModelVersion) -> PromotionDecision:
     return PromotionDecision(
-        recorded_at=AS_OF, produced_by=an_actor().producer, model="late", alias="champion", sequence=sequence, outcome=outcome,
-        reason="r", expected=None, from_version=None, to_version=model.version, to_created_at_ms=model.created_at_ms,
-        artifact_digest=model.artifact_digest, evidence=(), idempotency_key="k", previous_hash=GENESIS, entry_hash=str(sequence),
-    )  # fmt: skip
+        recorded_at=AS_OF,
+        produced_by=an_actor().producer,
+        model="late",
+        alias="champion",
+        sequence=sequence,
+        outcome=outcome,
+        reason="r",
+        expected=None,
+        from_version=None,
+        to_version=model.version,
+        to_created_at_ms=model.created_at_ms,
+        artifact_digest=model.artifact_digest,
+        evidence=(),
+        idempotency_key="k",
+        previous_hash=GENESIS,
+        entry_hash=str(sequence),
+    )
 
 
 def state(*entries: PromotionDecision) -> LedgerState:
@@ -27,8 +46,11 @@ def state(*entries: PromotionDecision) -> LedgerState:
 
 def decide(now: LedgerState, model: ModelVersion, **changes):
     values = {
-        "expected": now.current_version, "evaluation": an_evaluation(model), "champion": None, "alias_target": lambda: None,
-    }  # fmt: skip
+        "expected": now.current_version,
+        "evaluation": an_evaluation(model),
+        "champion": None,
+        "alias_target": lambda: None,
+    }
     return judge(now, model=model, **(values | changes))
 
 
@@ -59,7 +81,9 @@ def test_an_evaluation_against_a_namesake_of_the_champion_is_held() -> None:
     champion, challenger = a_model(1), a_model(2)
     now = state(entry(1, PROMOTED, champion))
 
-    outcome, reason = decide(now, challenger, evaluation=an_evaluation(challenger, a_model(1, created_at_ms=99)))
+    outcome, reason = decide(
+        now, challenger, evaluation=an_evaluation(challenger, a_model(1, created_at_ms=99))
+    )
 
     assert outcome is HELD
     assert reason.startswith("superseded: evaluated against v1")
@@ -92,7 +116,9 @@ def test_a_gate_without_a_figure_holds(gate: GateResult) -> None:
 
 def test_a_failed_gate_rejects_even_beside_one_that_errored() -> None:
     gates = (
-        GateResult(gate="auc", outcome=Outcome.FAILED, observed=0.5, threshold=0.8, message="0.5 is below 0.8"),
+        GateResult(
+            gate="auc", outcome=Outcome.FAILED, observed=0.5, threshold=0.8, message="0.5 is below 0.8"
+        ),
         GateResult(gate="loss", outcome=Outcome.ERRORED),
     )
 
@@ -103,11 +129,17 @@ def test_a_failed_gate_rejects_even_beside_one_that_errored() -> None:
 
 def test_a_version_that_was_rolled_back_from_is_held_until_released() -> None:
     first, second = a_model(1), a_model(2)
-    entries = [entry(1, PROMOTED, first), entry(2, PROMOTED, second), entry(3, PromotionOutcome.ROLLED_BACK, first)]
+    entries = [
+        entry(1, PROMOTED, first),
+        entry(2, PROMOTED, second),
+        entry(3, PromotionOutcome.ROLLED_BACK, first),
+    ]
     evaluation = an_evaluation(second, first)
 
     blocked = decide(state(*entries), second, evaluation=evaluation)
-    released = decide(state(*entries, entry(4, PromotionOutcome.RELEASED, second)), second, evaluation=evaluation)
+    released = decide(
+        state(*entries, entry(4, PromotionOutcome.RELEASED, second)), second, evaluation=evaluation
+    )
 
     assert (blocked[0], blocked[1].partition(":")[0]) == (HELD, "blocked")
     assert released[0] is PROMOTED
@@ -116,7 +148,9 @@ def test_a_version_that_was_rolled_back_from_is_held_until_released() -> None:
 def test_the_champion_is_not_promoted_again() -> None:
     champion = a_model(1)
 
-    outcome, reason = decide(state(entry(1, PROMOTED, champion)), champion, evaluation=an_evaluation(champion, champion))
+    outcome, reason = decide(
+        state(entry(1, PROMOTED, champion)), champion, evaluation=an_evaluation(champion, champion)
+    )
 
     assert outcome is HELD
     assert reason.startswith("already champion")
@@ -125,17 +159,24 @@ def test_the_champion_is_not_promoted_again() -> None:
 def test_a_holdout_the_challenger_was_trained_on_is_a_leak() -> None:
     model = a_model()
 
-    outcome, reason = decide(state(), model, evaluation=an_evaluation(model, on=selection("2013-01", "2013-02")))
+    outcome, reason = decide(
+        state(), model, evaluation=an_evaluation(model, on=selection("2013-01", "2013-02"))
+    )
 
     assert outcome is HELD
-    assert reason == "leak: the holdout and the training data of late v1 share 1 partitions of flights, the first is 2013-01"
+    assert reason.startswith(
+        "leak: the holdout and the training data of late v1 share 1 partitions of flights"
+    )
+    assert reason.endswith("the first is 2013-01")
 
 
 def test_a_holdout_the_champion_was_trained_on_is_a_leak() -> None:
     champion, challenger = a_model(1, training=selection("2013-02")), a_model(2)
     now = state(entry(1, PROMOTED, champion))
 
-    outcome, reason = decide(now, challenger, evaluation=an_evaluation(challenger, champion), champion=champion)
+    outcome, reason = decide(
+        now, challenger, evaluation=an_evaluation(challenger, champion), champion=champion
+    )
 
     assert outcome is HELD
     assert reason == "leak: the holdout is what late v1 was trained on"
@@ -151,7 +192,10 @@ def test_a_leak_is_found_across_versions_of_one_table_but_not_across_tables() ->
 
 def test_a_random_split_of_the_same_partitions_is_no_leak_for_its_own_model() -> None:
     training, holdout = selection("2013-01", digest="four fifths"), selection("2013-01", digest="one fifth")
-    own, other = a_model(training=training, holdout=holdout), a_model(training=training, holdout=selection("2013-02"))
+    own, other = (
+        a_model(training=training, holdout=holdout),
+        a_model(training=training, holdout=selection("2013-02")),
+    )
 
     assert decide(state(), own, evaluation=an_evaluation(own))[0] is PROMOTED
     assert decide(state(), other, evaluation=an_evaluation(other, on=holdout))[0] is HELD
@@ -168,7 +212,9 @@ def test_a_random_split_of_the_same_partitions_is_no_leak_for_its_own_model() ->
         ("", "time[t]:[2013-03-01T00:00:00+00:00,)", HELD),
     ],
 )
-def test_intervals_of_one_time_column_that_do_not_meet_are_no_leak(training: str, holdout: str, outcome) -> None:
+def test_intervals_of_one_time_column_that_do_not_meet_are_no_leak(
+    training: str, holdout: str, outcome
+) -> None:
     model = a_model(training=selection("all", digest="a", description=training))
     on = selection("all", digest="b", description=holdout)
 
@@ -187,7 +233,9 @@ def test_an_alias_moved_by_hand_holds_the_promotion() -> None:
     champion, challenger = a_model(1), a_model(2)
     now = state(entry(1, PROMOTED, champion))
 
-    outcome, reason = decide(now, challenger, evaluation=an_evaluation(challenger, champion), alias_target=lambda: 5)
+    outcome, reason = decide(
+        now, challenger, evaluation=an_evaluation(challenger, champion), alias_target=lambda: 5
+    )
 
     assert outcome is HELD
     assert "moved to v5 outside the ledger" in reason
