@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone: keep the interpreter from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return result
 
 
@@ -75,12 +80,18 @@ def _parser() -> argparse.ArgumentParser:
         lake, "verify", commands.lake_verify, "Read a version's files again and compare their digests."
     ).add_argument("table", metavar="TABLE[@VERSION]")
 
-    add(
-        groups,
-        "trace",
-        commands.trace,
-        "Print the chain of a prediction, a model version or a dataset version.",
-    ).add_argument("subject", metavar="SUBJECT", help="a prediction id, MODEL/VERSION or TABLE@VERSION")
+    add(lake, "pins", commands.lake_pins, "List the versions that vacuum keeps, and for whom.").add_argument(
+        "table", nargs="?"
+    )
+    hold = add(lake, "hold", commands.lake_hold, "Keep a version's files whatever happens (a legal hold).")
+    hold.add_argument("table", metavar="TABLE[@VERSION]")
+    hold.add_argument("--reason", default="legal hold")
+    hold.add_argument("--holder", required=True, help="for whom: a case number, a person, a contract")
+
+    chain_help = "Print the chain of a prediction, a model version or a dataset version."
+    chain = add(groups, "trace", commands.trace, chain_help)
+    chain.add_argument("subject", metavar="SUBJECT", help="a prediction id, MODEL/VERSION or TABLE@VERSION")
+    chain.add_argument("--full", action="store_true", help="leave nothing out")
     add(groups, "schema", commands.schema, "Print the JSON Schema of a record kind.").add_argument(
         "kind", choices=sorted(RECORD_TYPES)
     )

@@ -40,8 +40,10 @@ __all__ = [
     "fold",
     "history",
     "init",
+    "lake_hold",
     "lake_init",
     "lake_migrate",
+    "lake_pins",
     "lake_verify",
     "promote",
     "reconcile",
@@ -100,13 +102,34 @@ def lake_verify(args: argparse.Namespace) -> int:
     return 1 if mismatches else 0
 
 
+def lake_pins(args: argparse.Namespace) -> int:
+    from airflow_provider_xops.lake.pins import pins
+
+    found = pins(_lake(args), args.table)
+    lines = [f"{pin.dataset}  {pin.reason}, for {pin.holder}" for pin in found]
+    _show(args, [pin.to_json() for pin in found], "\n".join(lines) or "nothing is pinned")
+    return 0
+
+
+def lake_hold(args: argparse.Namespace) -> int:
+    from airflow_provider_xops.lake.pins import pin
+    from airflow_provider_xops.lake.tables import resolve_ref
+
+    lake = _lake(args)
+    table, version = _table_at(args.table)
+    ref = resolve_ref(lake, table, version, allow_raw=True)
+    record = pin(lake, ref, reason=args.reason, holder=args.holder, actor=_actor(args), as_of=_now())
+    _show(args, record.to_json(), f"{ref} is pinned: vacuum keeps its files")
+    return 0
+
+
 def trace(args: argparse.Namespace) -> int:
     from airflow_provider_xops.lake.lineage import render, trace
     from airflow_provider_xops.registry.ledger import entries
 
     lake = _lake(args)
     found = trace(lake, args.subject, decisions=entries(lake))
-    _show(args, found.to_json(), render(found))
+    _show(args, found.to_json(), render(found, full=args.full, limit=0 if args.full else 3))
     return 0
 
 

@@ -19,21 +19,27 @@ _TITLES = {
     "up": "WHERE IT CAME FROM",
     "down": "WHAT WAS MADE FROM IT",
 }
+# Branches that are long and beside the point of a prediction's own chain.
+_ASIDE = frozenset({"trained on", "held out for its test"})
 
 
-def render(trace: Trace, *, width: int = 110, limit: int = 6) -> str:
+def render(trace: Trace, *, width: int = 110, limit: int = 3, full: bool = False) -> str:
     """The trace as a text tree, ending with a newline.
 
     :param width: longest line where words can be broken; checksums and URIs are never broken.
-    :param limit: of more than this many branches of one kind at one place the first two and the last are
-        shown, and how many there are; 0 shows all.
+    :param limit: of more than this many (3 at the least) branches of one kind at one place the first two and
+        the last are shown, and how many there are; 0 shows all.
+    :param full: also tell where the training and holdout data of a prediction's model came from; without it
+        their branches end at the dataset version, with the command that goes on from there.
 
     Nodes whose record was not found are marked ``MISSING`` with the reason, and counted at the end.
     """
     root = trace.nodes[trace.root]
     lines = [_title(root), *_facts(root, "  ", width), *_in_short(trace, width)]
     for direction, branches in (("up", trace.sources_of), ("down", trace.products_of)):
-        tree = _Tree(branches, direction, width, limit)
+        tree = _Tree(
+            branches, direction, width, limit, frozenset() if full or root.kind == "dataset" else _ASIDE
+        )
         if branches(root.id):
             lines += ["", _TITLES[direction], *tree.below(root.id, "")]
     missing = [node for node in trace.nodes.values() if node.missing]
@@ -80,18 +86,31 @@ def _files(trace: Trace, below: Node) -> str:
                 waiting.append(node.id)
                 files += [node] if node.kind == "source" else []
     if 0 < len(files) <= 2:
-        return "from " + " and ".join(f"{node.title} (sha256 {dict(node.facts)['sha256']})" for node in files)
+        return "from " + " and ".join(
+            f"{_place(node)} (sha256 {dict(node.facts)['sha256']})" for node in files
+        )
     return f"from {len(files)} source files" if files else "no source file recorded"
+
+
+def _place(source: Node) -> str:
+    """A source file with its folder: two feeds may name their files alike."""
+    return "/".join(dict(source.facts)["uri"].split("/")[-2:])
 
 
 class _Tree:
     def __init__(
-        self, branches: Callable[[str], list[Branch]], direction: str, width: int, limit: int
+        self,
+        branches: Callable[[str], list[Branch]],
+        direction: str,
+        width: int,
+        limit: int,
+        aside: frozenset[str],
     ) -> None:
         self._branches = branches
         self._up = direction == "up"
         self._width = width
-        self._limit = limit
+        self._limit = max(limit, 3) if limit else 0
+        self._aside = aside
         self._told: set[str] = set()
 
     def below(self, node_id: str, indent: str) -> list[str]:
@@ -117,6 +136,9 @@ class _Tree:
             lines += _wrapped("", note, stem, self._width)
         if again:
             return lines
+        if relation in self._aside and self._branches(node.id):
+            on = f"xops trace {node.title.removeprefix('dataset ')}"
+            return [*lines, *_facts(node, stem, self._width), f"{rest}└─ ... goes on with: {on}"]
         return lines + _facts(node, stem, self._width) + self.below(node.id, rest)
 
     def _shortened(self, branches: list[Branch]) -> Sequence[Branch | str]:

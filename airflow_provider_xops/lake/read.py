@@ -70,7 +70,7 @@ def scan(
     :param filter: an expression of :mod:`pyarrow.compute`; rows for which it is true. It may use the
         partition column.
     :param with_partition: add the partition as the last column, ``_xops_partition``.
-    :param batch_rows: at most so many rows at a time, and nothing read ahead of them but the rest of their row
+    :param batch_rows: at most so many rows at a time, and nothing read ahead but the rest of their row
         group, for a reader whose memory must not grow with the table. By default much is read ahead.
     :raises NotFoundError: no such version, or no such partition in it.
     :raises ArgumentError: ``argument.column``: no such column.

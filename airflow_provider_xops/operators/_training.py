@@ -277,7 +277,7 @@ class AdoptModelOperator(_ModelWriter):
 class RecordTrainingOperator(_ModelWriter):
     """Takes in the record of a training that ran elsewhere, so that it is gated like any other.
 
-    :param training: what the job handed back: a mapping or JSON text as ``xops schema training`` describes it
+    :param training: what the job handed back: a mapping or JSON text as ``xops training-schema`` describes it
         (model and version in MLflow, training and holdout selections, features, target, code version).
     :raises DataError: it does not fit the schema; :raises NotFoundError: MLflow has no such version.
 

@@ -216,7 +216,7 @@ def _parsed(payload: Mapping[str, Any]) -> ExternalTraining:
             "this is not the record of a training",
             code="argument.training_record",
             why=f"{'.'.join(str(part) for part in first['loc']) or 'payload'}: {first['msg']}",
-            todo="give what `xops schema training` describes",
+            todo="give what `xops training-schema` describes",
         ) from None
     places = [said.version is not None, said.run_id is not None, said.artifact_uri is not None]
     if sum(places) != 1:

@@ -199,7 +199,7 @@ def _is_json(value: Any) -> bool:
 
 
 def build(reference: str, params: Mapping[str, Any], seed: int) -> Any:
-    """An unfitted estimator from a class or factory: given ``seed`` where it takes one, and its randomness fixed.
+    """An unfitted estimator from a class or factory, its randomness fixed by ``seed``.
 
     :raises TrainingError: ``training.estimator`` when the callable raises, or gives no estimator.
     """

@@ -1,4 +1,4 @@
-"""Train, evaluate and score against a real MLflow server: the middle of the loop, whole and under bad input."""
+"""Train, evaluate and score against a real MLflow server: the middle of the loop, and what stops it."""
 
 from __future__ import annotations
 
@@ -151,10 +151,17 @@ def fit(
 ) -> Callable[..., ModelVersion]:
     def fit(**changes: Any) -> ModelVersion:
         arguments = {
-            "dataset": dataset, "estimator": FOREST, "params": {"max_iter": 10}, "target": "late",
-            "features": ["x", "n"], "split": {"kind": "time", "holdout_partitions": 2, "gap": 1}, "model_name": name,
-            "actor": make_actor(key="train"), "as_of": as_of, **changes,
-        }  # fmt: skip
+            "dataset": dataset,
+            "estimator": FOREST,
+            "params": {"max_iter": 10},
+            "target": "late",
+            "features": ["x", "n"],
+            "split": {"kind": "time", "holdout_partitions": 2, "gap": 1},
+            "model_name": name,
+            "actor": make_actor(key="train"),
+            "as_of": as_of,
+            **changes,
+        }
         return train(lake, client, **arguments)
 
     return fit
@@ -433,9 +440,16 @@ def test_every_prediction_says_what_made_it_and_from_what(
     result = predict(model)
     rows = read.scan(lake, result.dataset_out.ref).read_all()
     assert rows.column_names == [
-        "prediction_id", "id", "prediction", "score", "model_name", "model_version", "input_table", "input_version",
+        "prediction_id",
+        "id",
+        "prediction",
+        "score",
+        "model_name",
+        "model_version",
+        "input_table",
+        "input_version",
         "input_partition",
-    ]  # fmt: skip
+    ]
     source = read.scan(lake, dataset, partitions=DAYS[6:], columns=["id", "x", "n"]).read_all()
     assert rows["id"].to_pylist() == source["id"].to_pylist()
     estimator, frame = load_model(client, lake, model), feature_frame(source, ["x", "n"])

@@ -67,7 +67,9 @@ def collect(stack: Stack, lake: Lake, story: Story, *, stopped_reason: str, seco
         "a champion is in service": champion_model is not None,
         "two models met": len(models) >= 2,
         "the ledger's hash chain holds": not verify_chain(lake, MODEL),
-        "the trace reaches the source file": found is not None and "sha256" in render(found),
+        "the trace reaches the source files": found is not None and bool(found.of_kind("source")),
+        "the trace has no missing link": found is not None
+        and not any(node.missing for node in found.nodes.values()),
     }
     return {
         "ok": all(checks.values()),

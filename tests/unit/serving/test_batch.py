@@ -46,10 +46,23 @@ def dataset(lake: Lake, actor: Actor, as_of: datetime) -> DatasetRef:
 def model(*features: str) -> ModelVersion:
     return ModelVersion(
         recorded_at=datetime.fromisoformat("2026-01-01T00:00:00+00:00"),
-        produced_by=Producer(kind=ActorKind.USER, id="t"), name="delays", version=3, created_at_ms=1, run_id=None,
-        source_uri="models:/m-1", training=None, holdout=None, features=features, target="late", task="regression",
-        estimator="e", code_version="c", params_digest="p", artifact_digest="a", metrics={},
-    )  # fmt: skip
+        produced_by=Producer(kind=ActorKind.USER, id="t"),
+        name="delays",
+        version=3,
+        created_at_ms=1,
+        run_id=None,
+        source_uri="models:/m-1",
+        training=None,
+        holdout=None,
+        features=features,
+        target="late",
+        task="regression",
+        estimator="e",
+        code_version="c",
+        params_digest="p",
+        artifact_digest="a",
+        metrics={},
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,3 +109,23 @@ def test_scoring_refuses_what_it_cannot_do_and_writes_nothing(
     assert not caught.value.retryable
     assert "N328NB" not in str(caught.value)
     assert not table_exists(lake, "predictions")
+
+
+def test_reading_in_small_batches_gives_the_same_rows(
+    lake: Lake, make_actor: Callable[..., Actor], as_of: datetime
+) -> None:
+    import pyarrow.compute as pc
+
+    from airflow_provider_xops.lake import read
+
+    tables = {
+        name: pa.table({"n": pa.array(range(count), pa.int64())})
+        for name, count in (("a", 25), ("b", 0), ("c", 7))
+    }
+    segments = [Segment(name, name, table.to_reader) for name, table in tables.items()]
+    ref = commit(lake, "t", segments, actor=make_actor(), as_of=as_of).record.ref
+    for options in ({}, {"partitions": ["c", "a"]}, {"filter": pc.field("n") > 3}, {"columns": []}):
+        plain = read.scan(lake, ref, with_partition=True, **options).read_all()
+        batches = list(read.scan(lake, ref, with_partition=True, batch_rows=4, **options))
+        assert pa.Table.from_batches(batches, plain.schema).equals(plain)
+        assert max(batch.num_rows for batch in batches) <= 4
