@@ -139,7 +139,7 @@ def schema(args: argparse.Namespace) -> int:
 
 
 def validate(args: argparse.Namespace) -> int:
-    from airflow_provider_xops.lake.ingest import expand_partitions
+    from airflow_provider_xops.data.ingest import expand_partitions
     from airflow_provider_xops.lake.tables import resolve_ref
     from airflow_provider_xops.quality.validate import validate
 

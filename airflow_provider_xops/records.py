@@ -317,8 +317,8 @@ class DatasetVersion(Record):
     :param digest: SHA-256 over the sorted (segment, digest) pairs of the *whole* version.
     :param rows: rows in the partitions this commit wrote; ``total_rows`` in the whole version.
     :param input_fingerprint: what the commit was made from; the same fingerprint is never committed twice.
-    :param parent_partitions: the partitions read of each of ``parents``, in their order (None: all of it; empty:
-        not recorded), so that a trace follows exactly these.
+    :param parent_partitions: the partitions read of each of ``parents``, in their order (None: all of it;
+        empty: not recorded), so that a trace follows exactly these.
     """
 
     kind: ClassVar[str] = "versions"

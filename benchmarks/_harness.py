@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 __all__ = ["alternate", "machine", "measure", "median", "peak_memory", "percentile", "report"]
@@ -146,5 +147,16 @@ def _run_and_report(sender: Any, function: Callable[..., object], arguments: tup
     except BaseException as error:  # the parent must hear of every end
         sender.send(f"{type(error).__name__}: {error}")
         raise
-    # Linux counts ru_maxrss in KiB.
-    sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MIB)
+    sender.send(_own_peak_mib())
+
+
+def _own_peak_mib() -> float:
+    """Peak resident memory of this program image.
+
+    Not ``ru_maxrss`` on Linux: it survives exec, so a child of a large process begins with its parent's peak.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024 / _MIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MIB

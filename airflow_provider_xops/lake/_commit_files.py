@@ -91,7 +91,7 @@ def _write_segment(job: Job, state: State, item: Work, scratch: Path) -> Ready:
         batches = sorted_batches(batches, schema, order, folder)
     written = write_segment(batches, schema, folder)
     keys = keys_of(written, state.keys, table=job.table) if job.mode is WriteMode.MERGE else None
-    log.info(
+    log.debug(
         "Wrote %d rows for partition %s of table %s, digest %s.",
         written.rows,
         item.segment.partition,

@@ -38,7 +38,11 @@ def render(trace: Trace, *, width: int = 110, limit: int = 3, full: bool = False
     lines = [_title(root), *_facts(root, "  ", width), *_in_short(trace, width)]
     for direction, branches in (("up", trace.sources_of), ("down", trace.products_of)):
         tree = _Tree(
-            branches, direction, width, limit, frozenset() if full or root.kind == "dataset" else _ASIDE
+            branches,
+            direction,
+            width,
+            limit,
+            _ASIDE if root.kind == "prediction" and not full else frozenset(),
         )
         if branches(root.id):
             lines += ["", _TITLES[direction], *tree.below(root.id, "")]

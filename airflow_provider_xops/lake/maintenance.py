@@ -197,13 +197,18 @@ def _append(storage: Storage, kind: str, texts: dict[str, str], note: str) -> in
 
 
 def _create(storage: Storage, kind: str) -> None:
-    DeltaTable.create(
-        storage.table_uri(folded_path(kind)),
-        schema=_SCHEMA,
-        mode="ignore",
-        configuration=_CONFIGURATION,
-        storage_options=storage.delta_options(),
-    )
+    try:
+        DeltaTable.create(
+            storage.table_uri(folded_path(kind)),
+            schema=_SCHEMA,
+            mode="ignore",
+            configuration=_CONFIGURATION,
+            storage_options=storage.delta_options(),
+            # With retries two creations that race can both succeed.
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
+    except CommitFailedError:
+        log.info("Another process makes the folded table of %s.", kind)
 
 
 def _moment(text: str) -> datetime:

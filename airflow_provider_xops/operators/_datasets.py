@@ -83,7 +83,7 @@ def partitions_of(given: Any) -> tuple[str, ...] | None:
     """Partition names from a name, a range (``2013-01-01..2013-01-31``) or a list; None for nothing."""
     if is_empty(given):
         return None
-    from airflow_provider_xops.lake.ingest import expand_partitions
+    from airflow_provider_xops.data.ingest import expand_partitions
 
     spec: str | Sequence[str] = given if isinstance(given, str) else [str(part) for part in given]
     return tuple(expand_partitions(spec))

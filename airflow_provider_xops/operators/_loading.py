@@ -111,7 +111,7 @@ class IngestDatasetOperator(XOpsOperator):
         self.source_conn_id = source_conn_id
 
     def perform(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_xops.lake.ingest import ingest
+        from airflow_provider_xops.data.ingest import ingest
 
         lake = self.lake()
         result = ingest(
@@ -215,7 +215,7 @@ class TransformDatasetOperator(XOpsOperator):
         self.memory_limit = memory_limit
 
     def perform(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_xops.lake.transform import transform
+        from airflow_provider_xops.data.transform import transform
 
         lake = self.lake()
         result = transform(
@@ -294,7 +294,7 @@ def sources_by_partition(source: str | Sequence[str], partitions: Sequence[str])
 
 def transform_input(lake: Lake, alias: str, given: Any) -> Any:
     """What the domain's transform takes for one input."""
-    from airflow_provider_xops.lake.transform import TransformInput
+    from airflow_provider_xops.data.transform import TransformInput
 
     own_choice = isinstance(given, Mapping) and "dataset" in given and "kind" not in given
     if not own_choice:

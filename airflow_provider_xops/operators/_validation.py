@@ -133,7 +133,7 @@ class PublishDatasetOperator(XOpsOperator):
         self.allow_empty = allow_empty
 
     def perform(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_xops.lake.publish import publish
+        from airflow_provider_xops.data.publish import publish
 
         lake = self.lake()
         report = self.record(lake, self.report, ValidationReport, argument="report")

@@ -69,7 +69,7 @@ def apply_policy(
     continues no data                                           ``on_no_data``: skip, continue or fail
     =========  =====================================  =====================================================
 
-    To continue is not to publish: :func:`~airflow_provider_xops.lake.publish.publish` looks at the report
+    To continue is not to publish: :func:`~airflow_provider_xops.data.publish.publish` looks at the report
     itself.
 
     :raises ArgumentError: a policy that is none of these (``argument.policy``).

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from airflow_provider_xops.data.ingest import ingest
+from airflow_provider_xops.data.publish import publish
+from airflow_provider_xops.data.transform import transform
 from airflow_provider_xops.errors import SourceError
-from airflow_provider_xops.lake.ingest import ingest
 from airflow_provider_xops.lake.lake import Lake, init_lake, open_lake
-from airflow_provider_xops.lake.publish import publish
 from airflow_provider_xops.lake.read import scan
-from airflow_provider_xops.lake.transform import transform
 from airflow_provider_xops.quality.validate import validate
 from airflow_provider_xops.records import Actor, Outcome
 from tests import servers

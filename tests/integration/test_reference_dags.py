@@ -1,4 +1,4 @@
-"""Each reference DAG as a whole, run by ``dag.test()`` against a real MLflow server, from files to a rollback."""
+"""The reference DAGs run by ``dag.test()`` against a real MLflow server, from files to a rollback."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def flights(
     monkeypatch.setenv("AIRFLOW_VAR_XOPS_FLIGHTS_LANDING", str(landing))
     deliver(landing, [*HISTORY, NEW_DAY])
     yield landing
-    # The server outlives this test's lake: an alias whose ledger is gone would be a mismatch to the next test.
+    # The server outlives this test's lake: an alias without its ledger is a mismatch to the next test.
     with RegistryClient(mlflow_server.settings()).session("cleaning up after a test") as client:
         client.delete_registered_model(MODEL)
 

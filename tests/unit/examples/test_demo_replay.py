@@ -46,8 +46,8 @@ def test_a_tasks_result_is_told_in_one_short_line(value: dict[str, object], text
 
 
 def test_the_reason_is_the_last_typed_error_of_the_log() -> None:
-    log = "starting\nerror [validation.failed] 2 of 9 checks failed. Next step: look at the report.\nTask failed"
-    assert _reason(log) == "[validation.failed] 2 of 9 checks failed. Next step: look at the report."
+    log = "starting\nerror [validation.failed] 2 of 9 failed. Next step: look at the report.\nTask failed"
+    assert _reason(log) == "[validation.failed] 2 of 9 failed. Next step: look at the report."
 
 
 def test_a_log_without_a_typed_error_gives_its_last_line() -> None:

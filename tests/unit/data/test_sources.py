@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from airflow_provider_xops.data import source_csv, source_jsonl
+from airflow_provider_xops.data.sources import infer_schema, open_source
 from airflow_provider_xops.errors import ArgumentError, SourceError, UnavailableError
-from airflow_provider_xops.lake import source_csv, source_jsonl
-from airflow_provider_xops.lake.sources import infer_schema, open_source
 
 SCHEMA = {"flight": "int64", "carrier": "string"}
 Write = Callable[..., str]

@@ -32,6 +32,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from airflow_provider_xops.data.sql import Query, Session, parse_query
 from airflow_provider_xops.errors import ArgumentError, NotFoundError, UserCodeError, XOpsError
 from airflow_provider_xops.lake.commit import CommitResult, Segment, commit
 from airflow_provider_xops.lake.digest import version_digest
@@ -39,7 +40,6 @@ from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.parquet_files import sorted_batches
 from airflow_provider_xops.lake.read import WHOLE, partition_digests, scan
 from airflow_provider_xops.lake.schema import cast_batch, to_delta_schema
-from airflow_provider_xops.lake.sql import Query, Session, parse_query
 from airflow_provider_xops.lake.tables import RAW_SUFFIX, check_table_name
 from airflow_provider_xops.records import Actor, DatasetRef, WriteMode, digest_of
 from airflow_provider_xops.usercode import code_version, reference_of, resolve_callable

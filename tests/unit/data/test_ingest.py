@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from airflow_provider_xops.data.ingest import expand_partitions, ingest, recorded_schema
 from airflow_provider_xops.errors import ArgumentError, DataError, SourceError, Superseded
 from airflow_provider_xops.lake.commit import CommitResult
-from airflow_provider_xops.lake.ingest import expand_partitions, ingest, recorded_schema
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.read import scan
 from airflow_provider_xops.lake.tables import head, table_exists

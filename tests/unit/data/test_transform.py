@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from airflow_provider_xops.data.transform import TransformInput, transform
 from airflow_provider_xops.errors import (
     ArgumentError,
     DataError,
@@ -20,11 +21,10 @@ from airflow_provider_xops.lake.commit import CommitResult
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.read import scan
 from airflow_provider_xops.lake.tables import table_exists
-from airflow_provider_xops.lake.transform import TransformInput, transform
 from airflow_provider_xops.records import Actor, DatasetRef, WriteMode
 from tests.unit.lake.helpers import put, rows_of, segment, user
 
-FUNCTIONS = "tests.unit.lake.transformations"
+FUNCTIONS = "tests.unit.data.transformations"
 Make = Callable[..., CommitResult]
 
 

@@ -1,6 +1,6 @@
 """Column types learned from files, for a first load without a declared schema.
 
-For :func:`airflow_provider_xops.lake.sources.infer_schema`. All rows are read, in batches, and a type is
+For :func:`airflow_provider_xops.data.sources.infer_schema`. All rows are read, in batches, and a type is
 kept only as long as every value has it; so the load that follows cannot meet a value which the inference did
 not.
 """
@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from airflow_provider_xops.data.column_types import ConversionFailed, Declared, from_arrow, parse_type
+from airflow_provider_xops.data.source_bytes import SourceBytes
+from airflow_provider_xops.data.source_csv import CsvDialect, check_columns, text_batches
+from airflow_provider_xops.data.source_jsonl import json_blocks, parse_block
+from airflow_provider_xops.data.source_parquet import parquet_schema
 from airflow_provider_xops.errors import ArgumentError, SourceError
-from airflow_provider_xops.lake.column_types import ConversionFailed, Declared, from_arrow, parse_type
-from airflow_provider_xops.lake.source_bytes import SourceBytes
-from airflow_provider_xops.lake.source_csv import CsvDialect, check_columns, text_batches
-from airflow_provider_xops.lake.source_jsonl import json_blocks, parse_block
-from airflow_provider_xops.lake.source_parquet import parquet_schema
 
 __all__ = ["infer_columns"]
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from airflow_provider_xops.data.publish import publish
 from airflow_provider_xops.errors import ArgumentError, LakeError, NotFoundError, Superseded, ValidationError
 from airflow_provider_xops.lake.commit import CommitResult
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.lake.publish import publish
 from airflow_provider_xops.lake.read import content_digest, partition_digests
 from airflow_provider_xops.lake.tables import table_exists
 from airflow_provider_xops.records import (

@@ -1,6 +1,6 @@
 """CSV: text columns in batches, converted to declared types, errors by line.
 
-For :mod:`airflow_provider_xops.lake.sources`. Arrow parses the text, our own conversion types it, so that a
+For :mod:`airflow_provider_xops.data.sources`. Arrow parses the text, our own conversion types it, so that a
 wrong value is reported by column and line and never quoted. A second, slow pass looks for the line, and only
 then.
 """
@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from airflow_provider_xops.data.column_types import ConversionFailed, Declared
+from airflow_provider_xops.data.source_bytes import SourceBytes
 from airflow_provider_xops.errors import ArgumentError, SourceError
-from airflow_provider_xops.lake.column_types import ConversionFailed, Declared
-from airflow_provider_xops.lake.source_bytes import SourceBytes
 from airflow_provider_xops.records import SourceFile
 
 __all__ = ["CsvDialect", "check_columns", "encoding_error", "read_csv", "text_batches", "type_error"]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_xops.data.column_types import ConversionFailed, declare, from_arrow, parse_type, text_of
 from airflow_provider_xops.errors import ArgumentError
-from airflow_provider_xops.lake.column_types import ConversionFailed, declare, from_arrow, parse_type, text_of
 
 NEW_YORK = "timestamp[America/New_York]"
 

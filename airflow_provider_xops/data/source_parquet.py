@@ -1,6 +1,6 @@
 """Parquet: batches of row groups, widened to declared types, damage named.
 
-For :mod:`airflow_provider_xops.lake.sources`. Parquet is read at random places, so a remote file is first
+For :mod:`airflow_provider_xops.data.sources`. Parquet is read at random places, so a remote file is first
 spooled to a local one (hashed on the way), and a local one is hashed again after its last row.
 """
 
@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as papq
 
+from airflow_provider_xops.data.column_types import ConversionFailed, Declared
+from airflow_provider_xops.data.source_bytes import CHUNK_BYTES, SourceBytes
+from airflow_provider_xops.data.source_csv import check_columns, type_error
 from airflow_provider_xops.errors import SourceError
-from airflow_provider_xops.lake.column_types import ConversionFailed, Declared
-from airflow_provider_xops.lake.source_bytes import CHUNK_BYTES, SourceBytes
-from airflow_provider_xops.lake.source_csv import check_columns, type_error
 from airflow_provider_xops.records import SourceFile
 
 __all__ = ["parquet_schema", "read_parquet"]

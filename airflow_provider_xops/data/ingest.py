@@ -25,11 +25,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from airflow_provider_xops.data.column_types import declare, text_of
+from airflow_provider_xops.data.sources import OpenFile, SourceReader, infer_schema, open_source
 from airflow_provider_xops.errors import ArgumentError, NotFoundError
-from airflow_provider_xops.lake.column_types import declare, text_of
 from airflow_provider_xops.lake.commit import CommitResult, Segment, commit
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.lake.sources import OpenFile, SourceReader, infer_schema, open_source
 from airflow_provider_xops.lake.tables import RAW_SUFFIX, check_table_name, open_table, table_schema
 from airflow_provider_xops.records import Actor, WriteMode, digest_of
 

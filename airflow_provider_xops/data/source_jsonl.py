@@ -1,6 +1,6 @@
 """JSON lines: one object a line, read in blocks of whole lines, errors by line.
 
-For :mod:`airflow_provider_xops.lake.sources`. Arrow parses each block under the declared schema; only a
+For :mod:`airflow_provider_xops.data.sources`. Arrow parses each block under the declared schema; only a
 block that it refuses is looked at line by line. A key that is missing in an object is a null; a key that is
 in no object of the file is a missing column.
 """
@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as pajson
 
+from airflow_provider_xops.data.column_types import ColumnType, ConversionFailed, Declared
+from airflow_provider_xops.data.source_bytes import SourceBytes
+from airflow_provider_xops.data.source_csv import check_columns, encoding_error, type_error
 from airflow_provider_xops.errors import SourceError
-from airflow_provider_xops.lake.column_types import ColumnType, ConversionFailed, Declared
-from airflow_provider_xops.lake.source_bytes import SourceBytes
-from airflow_provider_xops.lake.source_csv import check_columns, encoding_error, type_error
 from airflow_provider_xops.records import SourceFile
 
 __all__ = ["json_blocks", "parse_block", "read_jsonl"]

@@ -24,13 +24,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from airflow_provider_xops.data.column_types import Declared, declare, text_of
+from airflow_provider_xops.data.source_bytes import OpenFile, SourceBytes
+from airflow_provider_xops.data.source_csv import CsvDialect, read_csv
+from airflow_provider_xops.data.source_inference import infer_columns
+from airflow_provider_xops.data.source_jsonl import read_jsonl
+from airflow_provider_xops.data.source_parquet import read_parquet
 from airflow_provider_xops.errors import ArgumentError, SourceError
-from airflow_provider_xops.lake.column_types import Declared, declare, text_of
-from airflow_provider_xops.lake.source_bytes import OpenFile, SourceBytes
-from airflow_provider_xops.lake.source_csv import CsvDialect, read_csv
-from airflow_provider_xops.lake.source_inference import infer_columns
-from airflow_provider_xops.lake.source_jsonl import read_jsonl
-from airflow_provider_xops.lake.source_parquet import read_parquet
 from airflow_provider_xops.records import SourceFile
 
 __all__ = ["OpenFile", "SourceFormat", "SourceReader", "infer_schema", "open_source"]
@@ -113,7 +113,7 @@ def open_source(
     """Identify a source file (one streaming pass for its SHA-256) and make it ready to read.
 
     :param format: ``csv``, ``jsonl`` or ``parquet``; None takes it from the suffix.
-    :param schema: column name to type text (see :mod:`~airflow_provider_xops.lake.column_types`), or a
+    :param schema: column name to type text (see :mod:`~airflow_provider_xops.data.column_types`), or a
         ``pyarrow.Schema``; the file must have exactly these columns, in any order.
     :param open_file: opens a URI that is not a local file.
     :param delimiter: of CSV; None is a comma, or a tab for ``.tsv``.
