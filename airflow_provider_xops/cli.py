@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     hold.add_argument("--reason", default="legal hold")
     hold.add_argument("--holder", required=True, help="for whom: a case number, a person, a contract")
 
+    shown = add(groups, "show", commands.show, "Print one evidence record.")
+    shown.add_argument("kind", choices=sorted(RECORD_TYPES))
+    shown.add_argument("record_id")
     chain_help = "Print the chain of a prediction, a model version or a dataset version."
     chain = add(groups, "trace", commands.trace, chain_help)
     chain.add_argument("subject", metavar="SUBJECT", help="a prediction id, MODEL/VERSION or TABLE@VERSION")

@@ -51,6 +51,7 @@ __all__ = [
     "release",
     "rollback",
     "schema",
+    "show",
     "trace",
     "training_schema",
     "vacuum",
@@ -130,6 +131,11 @@ def trace(args: argparse.Namespace) -> int:
     lake = _lake(args)
     found = trace(lake, args.subject, decisions=entries(lake))
     _show(args, found.to_json(), render(found, full=args.full, limit=0 if args.full else 3))
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    print(json.dumps(_lake(args).evidence.get(args.kind, args.record_id).to_json(), indent=2))
     return 0
 
 

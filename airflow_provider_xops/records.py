@@ -192,13 +192,13 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSummary:
-    """One check of a validation: figures only, never values of rows."""
+    """One check of a validation: figures only, never values of rows. Text has no place in ``observed``."""
 
     check: str
     column: str | None
     outcome: Outcome
     severity: Severity
-    observed: float | int | str | None = None
+    observed: float | int | None = None
     unexpected_count: int | None = None
     unexpected_percent: float | None = None
     message: str = ""
@@ -362,6 +362,7 @@ class ValidationReport(Record):
         "suite_digest",
         "engine",
         "content_digest",
+        "outcome",
     )
 
     dataset: DatasetRef

@@ -1,4 +1,4 @@
-"""User code by name: ``package.module:function`` to a callable, and the version of the code behind it.
+"""User code by name: ``package.module:function`` to a callable, the version and digest of the code behind it.
 
 For every place that runs something the user wrote or chose: transformations, suites, estimators. A name
 travels between tasks, hosts and records; a function object does not. So what cannot be imported again
@@ -24,7 +24,7 @@ from typing import Any
 
 from airflow_provider_xops.errors import UserCodeError
 
-__all__ = ["code_version", "reference_of", "resolve_callable"]
+__all__ = ["code_version", "reference_of", "resolve_callable", "source_digest"]
 
 # Airflow's DagBag imports every DAG file under this prefix plus a hash of its path.
 DAG_FILE_PREFIX = "unusual_prefix_"
@@ -79,26 +79,54 @@ def reference_of(ref: str | Callable[..., Any]) -> str:
 
 
 def code_version(ref: str | Callable[..., Any]) -> str:
-    """The version of the code behind a reference, for records and fingerprints.
+    """The version of the code behind a reference, for records: where to read what ran.
 
     ``git:<sha of HEAD>`` when the file that defines it is tracked in a git checkout and has no uncommitted
     change, else ``sha256:<hash>`` of that file. It says nothing about the modules which that file imports
     when they lie outside the checkout: the environment recorded with a run does.
 
+    Whether work was done already is decided by :func:`source_digest`: HEAD is another one whenever anything
+    in its repository is committed.
+
     :raises UserCodeError: as :func:`resolve_callable`; ``user_code.no_source`` when there is no file to hash.
     """
+    file = _defining_file(ref)
+    commit = _clean_commit(file) if file else None
+    return f"git:{commit}" if commit else _hash(file)
+
+
+def source_digest(ref: str | Callable[..., Any]) -> str:
+    """``sha256:<hash>`` of the file that defines a function or class: for fingerprints of work.
+
+    The same while nobody changes that file, whatever else is committed, and on every host that has it.
+
+    What it does not see: modules that the file imports, and files that it reads. After changing a helper,
+    change the module itself too, or an argument that it is called with; clearing the task alone gives what
+    was made before.
+
+    :raises UserCodeError: as :func:`code_version`.
+
+    >>> source_digest("json:dumps")[:7]
+    'sha256:'
+    """
+    return _hash(_defining_file(ref))
+
+
+def _defining_file(ref: str | Callable[..., Any]) -> Path | None:
+    """The file that defines it; None for a module built into the interpreter, which has none."""
     target = resolve_callable(ref)
     module_name = getattr(target, "__module__", None) or str(ref).partition(":")[0]
     file = _module_file(module_name)
-    if file is None:
-        if module_name in sys.builtin_module_names:
-            return "sha256:" + hashlib.sha256(sys.version.encode()).hexdigest()
+    if file is None and module_name not in sys.builtin_module_names:
         raise UserCodeError(
             f"the code version of {module_name} is unknown", code="user_code.no_source",
             why="the module has no file", todo="use a function of an ordinary module",
         )  # fmt: skip
-    commit = _clean_commit(file)
-    return f"git:{commit}" if commit else "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()
+    return file
+
+
+def _hash(file: Path | None) -> str:
+    return "sha256:" + hashlib.sha256(file.read_bytes() if file else sys.version.encode()).hexdigest()
 
 
 def _check_object(target: Any) -> Callable[..., Any]:

@@ -22,6 +22,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
     mask_secret,
 )
+from airflow.sdk.definitions.asset import AssetRef
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection, Context
@@ -33,6 +34,7 @@ __all__ = [
     "AirflowSkipException",
     "Asset",
     "AssetAlias",
+    "AssetRef",
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",

@@ -55,8 +55,8 @@ def _clean_environment() -> Path:
             "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow' / 'airflow.db'}",
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "airflow" / "logs"),
-            "AIRFLOW__API__SECRET_KEY": "a-key-of-the-test-suite-only-0123456789abcdef",
-            "AIRFLOW__API_AUTH__JWT_SECRET": "a-key-of-the-test-suite-only-0123456789abcdef",
+            "AIRFLOW__API__SECRET_KEY": "a-key-of-the-test-suite-only-long-enough-for-sha512-0123456789",
+            "AIRFLOW__API_AUTH__JWT_SECRET": "a-key-of-the-test-suite-only-long-enough-for-sha512-0123456789",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             # Never a user's own keys, and never the metadata service of the machine the suite runs on.
             "AWS_CONFIG_FILE": os.devnull,

@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from airflow_provider_xops.errors import ArgumentError, LakeError, ValidationError
+from airflow_provider_xops.lake._delta import typed_batches
 from airflow_provider_xops.lake.commit import CommitResult, Segment, commit
 from airflow_provider_xops.lake.data_files import FileSegment, files_dataset
 from airflow_provider_xops.lake.digest import SegmentDigest, version_digest
@@ -161,7 +162,8 @@ def _verified(lake: Lake, ref: DatasetRef, schema: Any, files: Sequence[FileSegm
         parts = list(group)
         digest = SegmentDigest(schema)
         try:
-            for found in files_dataset(lake, ref.table, schema, parts).to_batches():
+            batches = files_dataset(lake, ref.table, schema, parts).to_batches()
+            for found in typed_batches(batches, f"cannot read {ref}"):
                 rows = cast_batch(found, schema)
                 digest.update(rows)
                 yield rows

@@ -18,7 +18,8 @@ from typing import Any
 
 import duckdb
 
-from airflow_provider_xops.errors import ArgumentError, DataError, XOpsError
+from airflow_provider_xops.errors import ArgumentError, DataError, LakeError, UnavailableError, XOpsError
+from airflow_provider_xops.lake._delta import read_errors
 from airflow_provider_xops.lake.data_files import FileSegment
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.read import arrow_dataset
@@ -34,6 +35,9 @@ PARTITION_PARAMETER = "partition"
 
 _ALIAS = re.compile(r"[A-Za-z_]\w{0,62}")
 _GLOB = re.compile(r"[*?\[\]{}]")
+# What Arrow could not fetch for DuckDB, and what DuckDB could not decode: not the query's fault.
+_UNREAD = re.compile(r"reading the stream registered as .* failed: IOError")
+_DAMAGED = re.compile(r"No magic bytes|Snappy decompression|TProtocolException|don't know what type|out of buffer")
 # Whole numbers wider than Delta Lake's: DuckDB's sums of integers are.
 _WIDE = {"HUGEINT", "UHUGEINT"}
 _ABOUT_THE_SQL = (
@@ -84,6 +88,7 @@ class Session:
         """Let the files of these versions be read, and nothing else from here on."""
         for ref in refs:
             files = _local_files(lake, ref)
+            _check_present(lake, ref, files)
             if files:
                 self._files[ref] = files
         paths = [_path(lake, ref, file) for ref, files in self._files.items() for file in files]
@@ -187,8 +192,22 @@ def _local_files(lake: Lake, ref: DatasetRef) -> list[FileSegment]:
     return [] if table_info(handle) is None else segments_of(handle)
 
 
+def _check_present(lake: Lake, ref: DatasetRef, files: Sequence[FileSegment]) -> None:
+    # Asked before the box is closed: inside it DuckDB tells a missing file from a forbidden one by neither.
+    with read_errors(f"cannot read {ref}"):
+        for file in files:
+            Path(_path(lake, ref, file)).stat()
+
+
 def _path(lake: Lake, ref: DatasetRef, file: FileSegment) -> str:
     return f"{lake.storage.table_uri(ref.table)}/{file.path}"
+
+
+def _unread(error: Exception) -> UnavailableError:
+    return UnavailableError(
+        "the SQL could not read its inputs or spill to disk", code="unavailable.storage",
+        why=type(error).__name__, todo="try again; if it stays, check the lake's storage and the worker's disk",
+    )  # fmt: skip
 
 
 @contextmanager
@@ -211,7 +230,16 @@ def _typed_errors() -> Iterator[None]:
             why="it reaches beyond its inputs" if reached else str(error).strip().splitlines()[0],
             todo="name what it needs as an input" if reached else "correct it",
         ) from None  # fmt: skip
+    except (duckdb.IOException, OSError) as error:
+        raise _unread(error) from error
     except duckdb.Error as error:
+        if _UNREAD.search(str(error)):
+            raise _unread(error) from error
+        if _DAMAGED.search(str(error)):
+            raise LakeError(
+                "the SQL cannot read one of its inputs", code="lake.damaged_file",
+                why="a data file cannot be decoded", todo="run `xops lake verify` to see which, and restore it",
+            ) from None  # fmt: skip
         raise DataError(
             f"the SQL failed on a value of its inputs ({type(error).__name__})", code="data.transform",
             why="DuckDB's message quotes the value and is not repeated here",

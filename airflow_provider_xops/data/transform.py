@@ -12,7 +12,8 @@ versions.
 :class:`TransformInput` says otherwise where that is not meant.
 
 **When it is done already.** The digests of what is read, and the text of the SQL (or the function's name,
-code version and arguments) make the input fingerprint. The same one is not computed again.
+arguments and the source of its module) make the input fingerprint. The same one is not computed again. The
+source of modules that the function's module imports is not part of it.
 
 **Order.** SQL promises none, so rows are sorted: by ``keys``, else by all columns.
 
@@ -42,7 +43,7 @@ from airflow_provider_xops.lake.read import WHOLE, partition_digests, scan
 from airflow_provider_xops.lake.schema import cast_batch, to_delta_schema
 from airflow_provider_xops.lake.tables import RAW_SUFFIX, check_table_name
 from airflow_provider_xops.records import Actor, DatasetRef, WriteMode, digest_of
-from airflow_provider_xops.usercode import code_version, reference_of, resolve_callable
+from airflow_provider_xops.usercode import reference_of, resolve_callable, source_digest
 
 __all__ = ["TransformInput", "transform"]
 
@@ -160,7 +161,8 @@ def _code_identity(sql: str | None, function: Any, arguments: Mapping[str, Any])
             why="they are part of what decides whether the work was done",
             todo="pass numbers, texts, lists and mappings",
         ) from None
-    return ["function", reference_of(function), code_version(function), digest]
+    # The source and not the commit: a commit elsewhere in the repository is no reason to compute again.
+    return ["function", reference_of(function), source_digest(function), digest]
 
 
 def _as_input(item: DatasetRef | TransformInput) -> TransformInput | DatasetRef:

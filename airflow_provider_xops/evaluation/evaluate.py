@@ -27,6 +27,7 @@ from airflow_provider_xops.records import (
     Selection,
 )
 from airflow_provider_xops.registry.client import RegistryClient
+from airflow_provider_xops.registry.leaks import LEAK_GATE
 from airflow_provider_xops.registry.loading import load_model
 from airflow_provider_xops.training import selections
 from airflow_provider_xops.training.frames import feature_frame, target_values
@@ -37,7 +38,6 @@ __all__ = ["LEAK_GATE", "evaluate"]
 
 log = logging.getLogger(__name__)
 
-LEAK_GATE = "holdout_unseen"
 UNKNOWN_TASK = "unknown"
 
 

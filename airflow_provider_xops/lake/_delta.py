@@ -7,14 +7,16 @@ it: deltalake's runtime does not survive a fork.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import pyarrow as pa
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from airflow_provider_xops.errors import ConflictError, LakeError, NotFoundError, UnavailableError
 
-__all__ = ["delta_errors"]
+__all__ = ["delta_errors", "read_errors", "typed_batches"]
 
 # deltalake raises the same classes for all of these; only the text tells them apart. Addresses are cut out
 # first: a port or a path may hold any number.
@@ -81,3 +83,42 @@ def delta_errors(what: str) -> Iterator[None]:
             code="lake.delta",
             todo="see the error this one came from",
         ) from error
+
+
+@contextmanager
+def read_errors(what: str) -> Iterator[None]:
+    """Turn what Arrow raises while it reads data files into typed errors.
+
+    :raises LakeError: ``lake.missing_file`` (vacuumed, or removed by hand), ``lake.damaged_file``.
+    :raises UnavailableError, LakeError: as :func:`delta_errors`, for the storage's own failures.
+    """
+    try:
+        with delta_errors(what):
+            try:
+                yield
+            except FileNotFoundError as error:
+                raise LakeError(
+                    what,
+                    why="one of its data files is not there: it was vacuumed, or removed by hand",
+                    code="lake.missing_file",
+                    todo="name a newer version; pin versions that must stay readable",
+                ) from error
+    except pa.ArrowException as error:
+        # Not chained: Arrow's text may quote what it could not decode.
+        raise LakeError(
+            what,
+            why=f"one of its data files cannot be decoded ({type(error).__name__})",
+            code="lake.damaged_file",
+            todo="run `xops lake verify` to see which, and restore it",
+        ) from None
+
+
+def typed_batches(batches: Iterable[Any], what: str) -> Iterator[Any]:
+    """``batches``, with the failures of reading them typed; the consumer's own are left alone."""
+    iterator = iter(batches)
+    while True:
+        with read_errors(what):
+            batch = next(iterator, None)
+        if batch is None:
+            return
+        yield batch

@@ -146,7 +146,9 @@ def commit(
             except BaseException:  # a bad source, say: nothing was committed, so nothing is left behind
                 _discard(job, keep=())
                 raise
-            if _commit_files(job, state, change):
+            # Told that it lost, it may have won: an answer can be lost on the way, and the client's own retry
+            # then finds the name taken. The log knows.
+            if _commit_files(job, state, change) or _landed(job, state) is not None:
                 return _finish(job, state, change)
             log.info("Another writer changed table %s meanwhile; looking again.", table)
             try:
@@ -285,6 +287,19 @@ def _finish(job: Job, state: State, change: Change) -> CommitResult:
 
 def _locate(job: Job, state: State) -> int:
     """The version under which this call's commit is in the log."""
+    version = _landed(job, state)
+    if version is None:
+        raise LakeError(
+            f"the commit to table {job.table} is not in its log",
+            code="lake.history_missing",
+            why="another program removed log files",
+            todo="run the task again",
+        )
+    return version
+
+
+def _landed(job: Job, state: State) -> int | None:
+    """The same; None if the log does not have it."""
     version = state.version
     while True:
         version += 1
@@ -292,12 +307,7 @@ def _locate(job: Job, state: State) -> int:
         if metadata is not None and metadata.get("token") == job.token:
             return version
         if metadata is None and not job.lake.storage.exists(f"{job.table}/_delta_log/{version:020d}.json"):
-            raise LakeError(
-                f"the commit to table {job.table} is not in its log",
-                code="lake.history_missing",
-                why="another program removed log files",
-                todo="run the task again",
-            )
+            return None
 
 
 def _existing(job: Job, state: State) -> CommitResult:

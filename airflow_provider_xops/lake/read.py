@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from airflow_provider_xops.errors import ArgumentError, LakeError, NotFoundError
-from airflow_provider_xops.lake._delta import delta_errors
+from airflow_provider_xops.lake._delta import read_errors, typed_batches
 from airflow_provider_xops.lake.data_files import FileSegment, files_dataset
 from airflow_provider_xops.lake.digest import table_digest, version_digest
 from airflow_provider_xops.lake.history import partition_digests_of, stored_record, version_record
@@ -74,6 +74,8 @@ def scan(
         group, for a reader whose memory must not grow with the table. By default much is read ahead.
     :raises NotFoundError: no such version, or no such partition in it.
     :raises ArgumentError: ``argument.column``: no such column.
+    :raises LakeError: a data file is gone or damaged (``lake.missing_file``, ``lake.damaged_file``), also
+        while the rows are read; :raises UnavailableError: the storage did not answer.
 
     >>> scan(lake, ref, columns=["carrier"]).read_all()  # doctest: +SKIP
     """
@@ -87,12 +89,15 @@ def scan(
     if with_partition and PARTITION_COLUMN not in names:
         names.append(PARTITION_COLUMN)
     dataset, target = view.dataset(partitions), pa.schema([view.full_schema.field(name) for name in names])
-    with delta_errors(f"cannot read {ref}"):
+    what = f"cannot read {ref}"
+    with read_errors(what):
         if batch_rows is None:
             batches = dataset.scanner(columns=names, filter=filter).to_batches()
         else:
             batches = _by_row_group(dataset, names, filter, batch_rows)
-    return pa.RecordBatchReader.from_batches(target, (cast_batch(batch, target) for batch in batches))
+    return pa.RecordBatchReader.from_batches(
+        target, (cast_batch(batch, target) for batch in typed_batches(batches, what))
+    )
 
 
 def arrow_dataset(lake: Lake, ref: DatasetRef, partitions: Sequence[str] | None = None) -> pads.Dataset:
@@ -275,6 +280,8 @@ def _digest_or_reason(view: _View, parts: list[FileSegment] | None) -> str:
         return table_digest(dataset.scanner(columns=view.schema.names).to_reader())
     except FileNotFoundError:
         return "a file is missing"
+    except LakeError as error:
+        return "a file is missing" if error.code == "lake.missing_file" else f"a file cannot be read ({error.code})"
     except (pa.ArrowException, OSError) as error:
         return f"a file cannot be read ({type(error).__name__})"
 

@@ -1,29 +1,32 @@
 """Links from a task to what it wrote into the lake: its record, and its validation report.
 
 For the task page. Airflow asks for them in the worker after each attempt, so they read what the operator
-remembered while it performed.
+remembered while it performed. They lead to this package's own pages in Airflow (see
+:mod:`airflow_provider_xops.plugin.api`): a browser opens neither ``file://`` nor ``s3://`` from there.
 
-What they do not do: they give no access. A link into S3 or a folder opens where the browser's user can read
-it.
+What they do not do: they give no access. Whoever follows one must be allowed to see Airflow's plugin pages.
 """
 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote, urlsplit
 
-from airflow_provider_xops.version_compat import BaseOperatorLink
+from airflow_provider_xops.version_compat import BaseOperatorLink, conf
 
 __all__ = ["EvidenceLink", "ValidationReportLink"]
 
 
 class EvidenceLink(BaseOperatorLink):
-    """To the evidence record the task wrote (JSON in the lake)."""
+    """To the evidence record the task wrote (JSON)."""
 
     name = "XOps evidence"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The record's URI, or nothing where the task wrote none."""
-        return _browsable(getattr(operator, "evidence_uri", None))
+        """The record's page; nothing where the task wrote none, or wrote into the ledger, which has no
+        pages."""
+        page = _page(operator, getattr(operator, "evidence_uri", None), "evidence")
+        return "" if "/evidence/decisions/" in page else page.removesuffix(".json")
 
 
 class ValidationReportLink(BaseOperatorLink):
@@ -32,11 +35,13 @@ class ValidationReportLink(BaseOperatorLink):
     name = "Validation report"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The report's URI, or nothing where the validation did not run."""
-        return _browsable(getattr(operator, "report_uri", None))
+        """The report's page, or nothing where the validation did not run."""
+        return _page(operator, getattr(operator, "report_uri", None), "reports")
 
 
-def _browsable(uri: str | None) -> str:
-    if not uri:
+def _page(operator: Any, uri: str | None, folder: str) -> str:
+    _, found, path = (uri or "").partition(f"/_xops/{folder}/")
+    if not found:
         return ""
-    return uri if "://" in uri else f"file://{uri}"
+    base = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+    return f"{base}/xops/lakes/{quote(operator.lake_conn_id, safe='')}/{folder}/{quote(path)}"

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from airflow_provider_xops.errors import ArgumentError, DataError, XOpsError
 from airflow_provider_xops.hooks.lake import LakeHook
 from airflow_provider_xops.hooks.mlflow import MlflowHook
+from airflow_provider_xops.operators._arguments import is_empty
 from airflow_provider_xops.records import XCOM_LIMIT_BYTES, Actor, ActorKind, Producer, Record, compact
 from airflow_provider_xops.version_compat import (
     AirflowException,
     AirflowFailException,
     Asset,
     AssetAlias,
+    AssetRef,
     BaseOperator,
 )
 
@@ -30,17 +32,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RegistryOperator",
+    "TaskKilled",
     "XOpsOperator",
     "actor_of",
     "as_airflow_error",
-    "is_empty",
     "now",
-    "number",
-    "optional",
-    "whole_number",
+    "resolved",
 ]
 
 R = TypeVar("R", bound=Record)
+
+
+class TaskKilled(BaseException):
+    """Somebody ended the task. No ``Exception``: neither the domain nor user code may take it for its own."""
 
 
 class XOpsOperator(BaseOperator):
@@ -63,6 +67,9 @@ class XOpsOperator(BaseOperator):
     run_url: str | None = None
     version_url: str | None = None
 
+    # Whether a kill would interrupt the domain (and nobody was killed yet).
+    _performing = False
+
     def __init__(
         self,
         *,
@@ -76,11 +83,14 @@ class XOpsOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check the rendered arguments, perform, and turn domain errors into failure or retry."""
+        self._performing = True
         try:
             self._refuse_empty()
             return self.perform(context)
         except XOpsError as error:
             raise as_airflow_error(error) from error
+        finally:
+            self._performing = False
 
     def perform(self, context: Context) -> dict[str, Any]:
         """The operator's own work; raises the domain's errors."""
@@ -102,7 +112,7 @@ class XOpsOperator(BaseOperator):
                 why="its template rendered to nothing, or the task it comes from was skipped",
                 todo=f"pass the output of a task that gives {record_type.kind}, or a record id",
             )
-        found = lake.evidence.resolve(given, record_type.kind)
+        found = resolved(lake, given, record_type.kind, argument=argument)
         if not isinstance(found, record_type):
             raise DataError(f"{argument} is a {type(found).__name__}", code="data.record_kind")
         return found
@@ -130,16 +140,28 @@ class XOpsOperator(BaseOperator):
         if not emit or (reused and not self.emit_when_reused and not _same_task(record.produced_by, context)):
             self.silence(context)
         for outlet in self.outlets:
-            # An alias names no asset: whoever uses one adds its events in a task of their own.
-            if not isinstance(outlet, AssetAlias):
+            # An alias names no asset: whoever uses one adds its events in a task of their own. Outlets may
+            # also be lineage entities, which have no events.
+            if isinstance(outlet, Asset | AssetRef):
                 context["outlet_events"][outlet].extra = content
         return {**content, **more, **({} if reused is None else {"reused": reused})}
 
     def silence(self, context: Context) -> None:
         """Emit no asset event: Airflow emits one for every outlet that a succeeded task still has."""
-        if any(isinstance(outlet, Asset) for outlet in self.outlets):
+        kept = [outlet for outlet in self.outlets if not isinstance(outlet, Asset | AssetRef | AssetAlias)]
+        if len(kept) < len(self.outlets):
             self.log.info("Nothing new: no asset event is emitted.")
-        self.outlets = []
+        self.outlets = kept
+
+    def leave_when_killed(self) -> None:
+        """For the ``on_kill`` of an operator that holds something open: leave ``perform``, which closes it.
+
+        Airflow calls ``on_kill`` in the task's own thread, from the handler of SIGTERM (seconds before
+        SIGKILL), and after an execution timeout, when ``perform`` was left already.
+        """
+        if self._performing:
+            self._performing = False
+            raise TaskKilled(f"task {self.task_id} was ended from outside; what it held open is being closed")
 
     def _refuse_empty(self) -> None:
         for name in self.required:
@@ -207,58 +229,25 @@ def actor_of(context: Context) -> Actor:
     return Actor(producer=producer, idempotency_key=name, fence=int(started.timestamp() * 1_000_000))
 
 
+def resolved(lake: Lake, given: Any, kind: str, *, argument: str) -> Record:
+    """The record that an argument stands for.
+
+    :raises ArgumentError: it is nothing that could stand for one record (``argument.record``).
+    """
+    if not isinstance(given, str | Mapping | Record):
+        several = isinstance(given, Sequence)
+        raise ArgumentError(
+            f"{argument} is {'a list' if several else f'a {type(given).__name__}'}, not one record",
+            code="argument.record",
+            why="the output of a mapped task is a list of records" if several else "",
+            todo=f"map this task over it: .expand({argument}=...)" if several else "pass a task's output",
+        )
+    return lake.evidence.resolve(given, kind)
+
+
 def now() -> datetime:
     """The moment handed to the domain as ``as_of``."""
     return datetime.now(UTC)
-
-
-def is_empty(value: Any) -> bool:
-    """Whether an argument holds nothing: None, no characters, no entries, or a None turned to text.
-
-    >>> is_empty("  "), is_empty("None"), is_empty(0)
-    (True, True, False)
-    """
-    if value is None:
-        return True
-    if isinstance(value, str):
-        return value.strip() in ("", "None")
-    return isinstance(value, Mapping | list | tuple | set) and not value
-
-
-def optional(value: Any) -> Any:
-    """An optional argument, or None where it holds nothing."""
-    return None if is_empty(value) else value
-
-
-def whole_number(value: Any, *, argument: str) -> int | None:
-    """An optional whole number that a template may have made text.
-
-    :raises ArgumentError: it is something else (``argument.number``).
-    """
-    if is_empty(value):
-        return None
-    try:
-        return int(str(value).strip())
-    except ValueError:
-        raise ArgumentError(
-            f"{argument} is {str(value)[:80]!r}", code="argument.number", todo="give a whole number"
-        ) from None
-
-
-def number(value: Any, *, argument: str) -> float | None:
-    """An optional number that a template may have made text; whole ones stay whole.
-
-    :raises ArgumentError: it is something else (``argument.number``).
-    """
-    if is_empty(value):
-        return None
-    try:
-        found = float(str(value).strip())
-    except ValueError:
-        raise ArgumentError(
-            f"{argument} is {str(value)[:80]!r}", code="argument.number", todo="give a number"
-        ) from None
-    return int(found) if found.is_integer() else found
 
 
 def _same_task(producer: Producer, context: Context) -> bool:

@@ -7,12 +7,13 @@ head) or ``TABLE@VERSION``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_xops.errors import ArgumentError
-from airflow_provider_xops.operators._base import is_empty
+from airflow_provider_xops.operators._arguments import is_empty, list_of, mapping_of
+from airflow_provider_xops.operators._base import resolved
 from airflow_provider_xops.operators._events import parse_version, triggering_versions
 from airflow_provider_xops.records import DatasetRef, DatasetVersion
 
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
     from airflow_provider_xops.version_compat import Context
 
-__all__ = ["NamedDataset", "asked_for", "dataset_of", "dataset_or_trigger", "partitions_of"]
+__all__ = [
+    "NamedDataset",
+    "asked_for",
+    "dataset_of",
+    "dataset_or_trigger",
+    "empty_partition",
+    "partitions_of",
+]
 
 # A task's output repeats which partitions it was asked for; a longer list is found in the record instead.
 _ASKED_LIMIT = 4096
@@ -60,9 +68,11 @@ def dataset_of(lake: Lake, given: Any, *, argument: str, allow_raw: bool = False
             named, version = parse_version(table, what=argument)
             table = named or table
         return NamedDataset(resolve_ref(lake, table, version=version, allow_raw=allow_raw), None)
-    record = lake.evidence.resolve(given, DatasetVersion.kind)
+    record = resolved(lake, given, DatasetVersion.kind, argument=argument)
     assert isinstance(record, DatasetVersion)
-    asked = given.get("partition") if isinstance(given, Mapping) else None
+    # A template makes text of a task's output; what it was asked for is in that text too.
+    told = mapping_of(given, argument=argument) if _is_output(given) else {}
+    asked = told.get("partition")
     return NamedDataset(record.ref, partitions_of(asked) or record.partitions, record.record_id)
 
 
@@ -81,17 +91,30 @@ def dataset_or_trigger(
 
 def partitions_of(given: Any) -> tuple[str, ...] | None:
     """Partition names from a name, a range (``2013-01-01..2013-01-31``) or a list; None for nothing."""
-    if is_empty(given):
+    names = list_of(given, argument="partition")
+    if names is None:
         return None
     from airflow_provider_xops.data.ingest import expand_partitions
 
-    spec: str | Sequence[str] = given if isinstance(given, str) else [str(part) for part in given]
-    return tuple(expand_partitions(spec))
+    return tuple(expand_partitions([str(name) for name in names]))
+
+
+def empty_partition(what: str) -> ArgumentError:
+    """The error where an author named partitions and the template rendered to nothing."""
+    return ArgumentError(
+        f"{what} is empty", code="argument.empty", why="its template rendered to nothing",
+        todo="look at the task's rendered templates",
+    )  # fmt: skip
 
 
 def asked_for(partition: Any) -> dict[str, Any]:
     """What a task's output repeats of its ``partition``, so that the next task means the same ones."""
-    if is_empty(partition):
+    names = list_of(partition, argument="partition")
+    if names is None:
         return {}
-    spec = partition if isinstance(partition, str) else [str(part) for part in partition]
+    spec = str(names[0]) if len(names) == 1 else [str(name) for name in names]
     return {"partition": spec} if len(str(spec)) <= _ASKED_LIMIT else {}
+
+
+def _is_output(given: Any) -> bool:
+    return isinstance(given, Mapping) or (isinstance(given, str) and given.strip().startswith("{"))

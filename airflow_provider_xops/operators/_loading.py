@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.links.evidence import EvidenceLink
-from airflow_provider_xops.operators._base import XOpsOperator, actor_of, is_empty, now, optional
-from airflow_provider_xops.operators._datasets import asked_for, dataset_of, partitions_of
+from airflow_provider_xops.operators._arguments import is_empty, list_of, mapping_of, optional
+from airflow_provider_xops.operators._base import XOpsOperator, actor_of, now
+from airflow_provider_xops.operators._datasets import (
+    asked_for,
+    dataset_of,
+    empty_partition,
+    partitions_of,
+)
 from airflow_provider_xops.records import WriteMode
 from airflow_provider_xops.version_compat import object_storage_path
 
@@ -119,8 +125,8 @@ class IngestDatasetOperator(XOpsOperator):
             self.table,
             sources_by_partition(self.source, partitions_to_write(self.partition, given=self._partitioned)),
             mode=write_mode(self.mode),
-            keys=self.keys,
-            schema=optional(self.schema),
+            keys=list_of(self.keys, argument="keys") or (),
+            schema=optional_mapping(self.schema, argument="schema"),
             format=optional(self.format),
             delimiter=optional(self.delimiter),
             na_values=self.na_values,
@@ -218,16 +224,17 @@ class TransformDatasetOperator(XOpsOperator):
         from airflow_provider_xops.data.transform import transform
 
         lake = self.lake()
+        inputs = mapping_of(self.inputs, argument="inputs")
         result = transform(
             lake,
-            {alias: transform_input(lake, alias, given) for alias, given in self.inputs.items()},
+            {alias: transform_input(lake, alias, given) for alias, given in inputs.items()},
             table=self.table,
             sql=optional(self.sql),
             function=optional(self.function),
-            function_args=optional(self.function_args),
+            function_args=optional_mapping(self.function_args, argument="function_args"),
             partitions=partitions_to_write(self.partition, given=self._partitioned),
             mode=write_mode(self.mode),
-            keys=self.keys,
+            keys=list_of(self.keys, argument="keys") or (),
             raw=True,
             batch_id=optional(self.batch_id),
             memory_limit=self.memory_limit,
@@ -278,12 +285,7 @@ def sources_by_partition(source: str | Sequence[str], partitions: Sequence[str])
     >>> sources_by_partition("/landing/{partition}.csv", ["2013-01-01", "2013-01-02"])
     {'2013-01-01': ['/landing/2013-01-01.csv'], '2013-01-02': ['/landing/2013-01-02.csv']}
     """
-    uris = [source] if isinstance(source, str) else list(source)
-    if any(is_empty(uri) for uri in uris):
-        raise ArgumentError(
-            "a source is empty", code="argument.empty", why="its template rendered to nothing",
-            todo="look at the task's rendered templates",
-        )  # fmt: skip
+    uris = list_of(source, argument="source") or []
     if len(partitions) > 1 and not any("{partition}" in uri for uri in uris):
         raise ArgumentError(
             f"{len(partitions)} partitions would be read from the same files", code="argument.source",
@@ -300,7 +302,10 @@ def transform_input(lake: Lake, alias: str, given: Any) -> Any:
     if not own_choice:
         return dataset_of(lake, given, argument=f"inputs[{alias!r}]").ref
     named = dataset_of(lake, given["dataset"], argument=f"inputs[{alias!r}]")
-    return TransformInput(named.ref, partitions_of(given.get("partition")))
+    partition = given.get("partition")
+    if partition is not None and is_empty(partition):  # must not turn into the whole version
+        raise empty_partition(f"the partition of inputs[{alias!r}]")
+    return TransformInput(named.ref, partitions_of(partition))
 
 
 def opener(conn_id: str | None) -> Callable[[str], BinaryIO]:
@@ -338,9 +343,12 @@ def partitions_to_write(partition: Any, *, given: bool) -> tuple[str, ...]:
     :param given: whether the author gave any: a template that renders to nothing must not turn into "all".
     :raises ArgumentError: ``argument.empty``.
     """
-    if given and is_empty(partition):
-        raise ArgumentError(
-            "partition is empty", code="argument.empty", why="its template rendered to nothing",
-            todo="look at the task's rendered templates",
-        )  # fmt: skip
-    return partitions_of(partition) or (WHOLE,)
+    found = partitions_of(partition)
+    if found is None and given:
+        raise empty_partition("partition")
+    return found or (WHOLE,)
+
+
+def optional_mapping(given: Any, *, argument: str) -> Mapping[str, Any] | None:
+    """:raises ArgumentError: it is given and no mapping, nor the text of one."""
+    return None if is_empty(given) else mapping_of(given, argument=argument)

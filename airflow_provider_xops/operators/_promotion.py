@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_xops.errors import ArgumentError, GateError
+from airflow_provider_xops.errors import GateError
 from airflow_provider_xops.links.evidence import EvidenceLink
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink, MlflowRunLink
-from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now, optional, whole_number
+from airflow_provider_xops.operators._arguments import list_of, one_of, whole_number
+from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now
 from airflow_provider_xops.operators._training import selection_of
 from airflow_provider_xops.records import Evaluation, ModelVersion, PromotionOutcome
 from airflow_provider_xops.version_compat import AirflowSkipException
@@ -76,7 +77,7 @@ class EvaluateModelOperator(RegistryOperator):
             challenger=challenger,
             champion=resolve_model(lake, challenger.name, alias=self.alias),
             holdout=selection_of(self.holdout, argument="holdout"),
-            gates=self.gates,
+            gates=list_of(self.gates, argument="gates") or (),
             actor=actor_of(context),
             as_of=now(),
         )
@@ -129,7 +130,7 @@ class PromoteModelOperator(RegistryOperator):
         from airflow_provider_xops.registry.loading import get_model
         from airflow_provider_xops.registry.promote import promote
 
-        _check_choice(self.on_held, ("succeed", "skip", "fail"), argument="on_held")
+        one_of(self.on_held, ("succeed", "skip", "fail"), argument="on_held")
         lake, registry = self.lake(), self.registry()
         evaluation = self.record(lake, self.evaluation, Evaluation, argument="evaluation")
         challenger = evaluation.model
@@ -227,12 +228,3 @@ class RollbackModelOperator(RegistryOperator):
             self.silence(context)
             return {"dry_run": True, **versions}
         return self.hand_over(context, lake, result.decision, reused=result.reused, applied=result.applied)
-
-
-def _check_choice(given: Any, allowed: Sequence[str], *, argument: str) -> None:
-    if optional(given) not in allowed:
-        raise ArgumentError(
-            f"{argument} is {str(given)[:80]!r}",
-            code=f"argument.{argument}",
-            todo=f"use one of {', '.join(allowed)}",
-        )

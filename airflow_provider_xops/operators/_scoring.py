@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_provider_xops.errors import ArgumentError, NotFoundError
 from airflow_provider_xops.links.evidence import EvidenceLink
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink
-from airflow_provider_xops.operators._base import (
-    RegistryOperator,
-    actor_of,
-    is_empty,
-    now,
-    optional,
-    whole_number,
-)
+from airflow_provider_xops.operators._arguments import is_empty, list_of, one_of, optional, whole_number
+from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now
 from airflow_provider_xops.operators._datasets import dataset_or_trigger, partitions_of
 from airflow_provider_xops.records import ModelVersion
 from airflow_provider_xops.version_compat import AirflowSkipException
@@ -120,6 +114,7 @@ class ScoreDatasetOperator(RegistryOperator):
     def perform(self, context: Context) -> dict[str, Any]:
         from airflow_provider_xops.serving.batch import score
 
+        one_of(self.on_missing_model, ("fail", "skip"), argument="on_missing_model")
         lake, registry = self.lake(), self.registry()
         model = self._model(lake)
         found = dataset_or_trigger(
@@ -137,7 +132,7 @@ class ScoreDatasetOperator(RegistryOperator):
             dataset=found[0].ref,
             partitions=partitions_of(self.partition) or found[0].partitions,
             output_table=self.output_table,
-            keep_columns=self.keep_columns,
+            keep_columns=list_of(self.keep_columns, argument="keep_columns") or (),
             batch_rows=self.batch_rows,
             actor=actor_of(context),
             as_of=now(),

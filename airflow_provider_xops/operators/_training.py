@@ -5,23 +5,20 @@ For :mod:`airflow_provider_xops.operators.model`, their public place.
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.links.evidence import EvidenceLink
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink, MlflowRunLink
-from airflow_provider_xops.operators._base import (
-    RegistryOperator,
-    actor_of,
-    now,
+from airflow_provider_xops.operators._arguments import (
+    list_of,
+    mapping_of,
     number,
     optional,
     whole_number,
 )
+from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now
 from airflow_provider_xops.operators._datasets import dataset_or_trigger, partitions_of
 from airflow_provider_xops.records import ModelVersion, Selection
 
@@ -37,6 +34,10 @@ class _ModelWriter(RegistryOperator):
     """What the three share: the version's record out, and links to its pages."""
 
     operator_extra_links = (MlflowRunLink(), MlflowModelVersionLink(), EvidenceLink())
+
+    def on_kill(self) -> None:
+        """Close the open MLflow run now; one that a SIGKILL leaves open is closed by the next attempt."""
+        self.leave_when_killed()
 
     def hand_over_model(
         self, context: Context, lake: Lake, registry: RegistryClient, model: ModelVersion
@@ -157,17 +158,19 @@ class TrainModelOperator(_ModelWriter):
                 code="argument.dataset",
                 todo="name it: table='...'",
             )
+        given = optional(self.estimator_params)
+        params = {} if given is None else mapping_of(given, argument="estimator_params")
         model = train(
             lake,
             registry,
             dataset=found[0].ref,
             partitions=partitions_of(self.partition),
             estimator=self.estimator,
-            params=optional(self.estimator_params) or {},
+            params=params,
             target=self.target,
-            features=optional(self.features),
-            drop=self.drop,
-            split=self.split,
+            features=list_of(self.features, argument="features"),
+            drop=list_of(self.drop, argument="drop") or (),
+            split=mapping_of(self.split, argument="split"),
             model_name=self.model_name,
             experiment=optional(self.experiment) or self.model_name,
             sample=number(self.sample, argument="sample"),
@@ -264,10 +267,10 @@ class AdoptModelOperator(_ModelWriter):
             alias=optional(self.alias),
             training=selection_of(self.training, argument="training"),
             holdout=selection_of(self.holdout, argument="holdout"),
-            features=optional(self.features),
+            features=list_of(self.features, argument="features"),
             target=optional(self.target),
             task=optional(self.task),
-            trust=self.trust,
+            trust=list_of(self.trust, argument="trust") or (),
             actor=actor_of(context),
             as_of=now(),
         )
@@ -325,21 +328,3 @@ def selection_of(given: Any, *, argument: str) -> Selection | None:
             why=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
             todo="give dataset, partitions, rows and digest, as in a model version's record",
         ) from None  # fmt: skip
-
-
-def mapping_of(given: Any, *, argument: str) -> Mapping[str, Any]:
-    """A mapping, or the JSON text of one (what a task in another language returns).
-
-    :raises ArgumentError: it is neither; the text is not repeated.
-    """
-    found = given
-    if isinstance(given, str):
-        for parse in (json.loads, ast.literal_eval):  # a rendered template holds Python text
-            with contextlib.suppress(ValueError, SyntaxError):
-                found = parse(given)
-                break
-    if not isinstance(found, Mapping):
-        raise ArgumentError(
-            f"{argument} is not a JSON object", code="argument.json", todo="give a mapping or its JSON text"
-        )
-    return found

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_xops.links.evidence import EvidenceLink, ValidationReportLink
+from airflow_provider_xops.operators._arguments import one_of
 from airflow_provider_xops.operators._base import XOpsOperator, actor_of, now
-from airflow_provider_xops.operators._datasets import asked_for, dataset_of, partitions_of
+from airflow_provider_xops.operators._datasets import asked_for, dataset_of, empty_partition, partitions_of
 from airflow_provider_xops.records import Outcome, ValidationReport
 from airflow_provider_xops.version_compat import AirflowSkipException
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from airflow_provider_xops.version_compat import Context
 
 __all__ = ["PublishDatasetOperator", "ValidateDatasetOperator"]
+
+POLICIES = {
+    "on_failure": ("fail", "warn", "skip"),
+    "on_error": ("fail", "warn"),
+    "on_no_data": ("skip", "continue", "fail"),
+}
 
 
 class ValidateDatasetOperator(XOpsOperator):
@@ -68,6 +75,7 @@ class ValidateDatasetOperator(XOpsOperator):
         self.dataset = dataset
         self.suite = suite
         self.partition = partition
+        self._partitioned = partition is not None
         self.on_failure = on_failure
         self.on_error = on_error
         self.on_no_data = on_no_data
@@ -77,12 +85,17 @@ class ValidateDatasetOperator(XOpsOperator):
         from airflow_provider_xops.quality.policy import Action, apply_policy, stop_error
         from airflow_provider_xops.quality.validate import validate
 
+        for name, allowed in POLICIES.items():
+            one_of(getattr(self, name), allowed, argument=name)
         lake = self.lake()
         named = dataset_of(lake, self.dataset, argument="dataset", allow_raw=True)
+        partitions = partitions_of(self.partition)
+        if partitions is None and self._partitioned:  # must not turn into all of them
+            raise empty_partition("partition")
         report = validate(
             lake,
             named.ref,
-            partitions=partitions_of(self.partition) or named.partitions,
+            partitions=partitions or named.partitions,
             suite=self.suite,
             engine=self.engine,
             actor=actor_of(context),

@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 0}
 BOUNDS = ("min_value", "max_value")
 POSITION = "xops_position"
+CONDITION = ("row_condition", "condition_parser")
+IS_NULL = "expect_column_values_to_be_null"
+ALL_MISSING = "every value is missing"
+NO_ROWS = "there are no rows to look at"
 
 _EXCEPTION_NAME = re.compile(r"^([A-Za-z_][\w.]*(?:Error|Exception|Warning)?)(?::|$)")
 
@@ -85,7 +89,7 @@ def _run(checks: Mapping[int, Check], data: pd.DataFrame) -> dict[int, CheckResu
         .get_batch({"dataframe": data})
     )
     try:
-        return _run_together(batch, checks)
+        return _without_vacuous(batch, _run_together(batch, checks))
     except MemoryError:
         raise
     except Exception as error:
@@ -99,6 +103,41 @@ def _run(checks: Mapping[int, Check], data: pd.DataFrame) -> dict[int, CheckResu
     for position, check in checks.items():
         results |= _run({position: check}, data)
     return results
+
+
+def _without_vacuous(batch: Any, results: dict[int, CheckResult]) -> dict[int, CheckResult]:
+    """Aggregates over no value at all said again as *no data*.
+
+    The library gives no counts for them, and one word or another: the sum of nothing passes, its mean fails,
+    on text it raises. So the values of such a check are counted by one more check, under the same condition.
+    """
+    counting: dict[int, tuple[int, Check]] = {}
+    for position, result in results.items():
+        check = result.check
+        if result.element_count is None and not looks_at_shape(check) and not _about_types(check):
+            condition = {key: check.kwargs[key] for key in CONDITION if key in check.kwargs}
+            for column in check.columns:
+                kwargs = {"column": column, **condition}
+                counting[len(counting)] = (position, Check(type=IS_NULL, kwargs=kwargs))
+    if not counting:
+        return results
+    counted = _run_together(batch, {number: check for number, (_, check) in counting.items()})
+    for number, (position, _) in counting.items():
+        count = counted[number]
+        if count.outcome is not Outcome.ERRORED and not count.unexpected_count:
+            results[position] = CheckResult(
+                check=results[position].check,
+                outcome=Outcome.NO_DATA,
+                element_count=count.element_count,
+                missing_count=count.element_count,
+                message=ALL_MISSING if count.element_count else NO_ROWS,
+            )
+    return results
+
+
+def _about_types(check: Check) -> bool:
+    """Whether it asks what a column is, not what is in it."""
+    return check.type in ("expect_column_values_to_be_of_type", "expect_column_values_to_be_in_type_list")
 
 
 def _run_together(batch: Any, checks: Mapping[int, Check]) -> dict[int, CheckResult]:
@@ -137,7 +176,8 @@ def _result_of(check: Check, item: Any) -> CheckResult:
     figures: Mapping[str, Any] = item.result or {}
     elements, missing = _number(figures.get("element_count")), _number(figures.get("missing_count"))
     about_nulls = "null" in check.type
-    nothing = elements is not None and not about_nulls and elements - (missing or 0) == 0
+    looked_at = None if elements is None else elements - (0 if about_nulls else missing or 0)
+    nothing = looked_at == 0
     outcome = Outcome.NO_DATA if nothing else Outcome.PASSED if item.success else Outcome.FAILED
     return CheckResult(
         check=check,
@@ -147,11 +187,7 @@ def _result_of(check: Check, item: Any) -> CheckResult:
         unexpected_percent=_number(figures.get("unexpected_percent")),
         element_count=_whole(elements),
         missing_count=_whole(missing),
-        message="every value is missing"
-        if nothing and elements
-        else "there are no rows to look at"
-        if nothing
-        else "",
+        message="" if not nothing else ALL_MISSING if elements else NO_ROWS,
     )
 
 

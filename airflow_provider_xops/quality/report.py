@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from airflow_provider_xops.quality.engine import CheckResult
-from airflow_provider_xops.records import ValidationReport
+from airflow_provider_xops.records import Outcome, ValidationReport
 
 __all__ = ["report_html", "report_json"]
 
@@ -20,7 +20,9 @@ _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1d2330}"
     "table{border-collapse:collapse;width:100%;margin:1rem 0}th,td{text-align:left;padding:.35rem .6rem;"
     "border-bottom:1px solid #dde1e8;vertical-align:top}th{font-weight:600}td.n{text-align:right;"
-    "font-variant-numeric:tabular-nums}code{font-size:.9em;overflow-wrap:anywhere}.o{font-weight:600}"
+    "font-variant-numeric:tabular-nums}code{font-size:.9em;overflow-wrap:anywhere}"
+    "td.c code{white-space:nowrap}"
+    ".o{font-weight:600}"
     ".passed{color:#12683c}.failed{color:#a3201d}.errored{color:#8a4b00}.no_data{color:#565e6d}"
 )
 
@@ -62,7 +64,10 @@ def report_html(report: ValidationReport, results: Sequence[CheckResult]) -> byt
     head = "".join(
         f"<tr><th>{escape(name)}</th><td><code>{escape(text)}</code></td></tr>" for name, text in facts
     )
-    rows = "".join(_row(result) for result in results)
+    # What needs a look comes first; within an outcome the suite's own order stays.
+    rows = "".join(
+        _row(result) for result in sorted(results, key=lambda each: each.outcome is Outcome.PASSED)
+    )
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>"
@@ -82,7 +87,8 @@ def _row(result: CheckResult) -> str:
         unexpected += f" ({result.unexpected_percent:.3g} %)"
     outcome = result.outcome.value
     return (
-        f"<tr><td><code>{escape(check.type)}</code></td><td>{escape(check.column or '')}</td>"
+        f'<tr><td class="c"><code>{escape(check.type)}</code></td>'
+        f"<td>{escape(check.column or '')}</td>"
         f'<td class="o {outcome}">{escape(outcome.replace("_", " "))}</td>'
         f"<td>{escape(check.severity.value)}</td>"
         f"<td><code>{escape(json.dumps(arguments, default=str)) if arguments else ''}</code></td>"

@@ -69,16 +69,21 @@ class RegistryClient:
         return {"settings": self.settings, "_mlflow": None}
 
     @contextlib.contextmanager
-    def session(self, doing: str) -> Iterator[Any]:
+    def session(self, doing: str, *, repeat: bool = True) -> Iterator[Any]:
         """An ``mlflow.MlflowClient``, inside the environment it needs.
 
         :param doing: what is being done, for the error's first sentence ("setting alias champion of m").
+        :param repeat: whether MLflow's client may repeat a request that got no answer; False where a repeated
+            request would make a second thing of its kind.
         :raises UnavailableError: the server is down, slow, or answers with server errors (retryable).
         :raises RegistryError: it refused (``registry.forbidden``, ``registry.unauthenticated``,
             ``registry.refused``).
         :raises NotFoundError: ``not_found.registry``.
         """
-        with _ENVIRONMENT_LOCK, _environment(self._variables()), translated(doing, self.settings):
+        variables = self._variables()
+        if not repeat:
+            variables["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+        with _ENVIRONMENT_LOCK, _environment(variables), translated(doing, self.settings):
             if self._mlflow is None:
                 # Imported inside the environment that turns its telemetry off.
                 from mlflow import MlflowClient

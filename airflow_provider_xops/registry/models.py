@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_xops.errors import ModelError, NotFoundError, RegistryError
+from airflow_provider_xops.errors import ModelError, NotFoundError, RegistryError, UnavailableError
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.pins import pin
 from airflow_provider_xops.records import Actor, ActorKind, ModelVersion, Producer, Selection
@@ -69,7 +69,9 @@ def register_model(
     :raises UnavailableError: MLflow or the storage did not answer; trying again is safe.
     :raises RegistryError: MLflow refuses (the name has ``/`` or ``:``, the user may not register).
     """
-    existing = find_model(client, lake, name=name, key=run.key)
+    # Training takes long: another attempt may have registered meanwhile. Where none had begun there is hardly
+    # one to be found, and `create_version_once` still finds it.
+    existing = None if run.first else find_model(client, lake, name=name, key=run.key)
     if existing is not None:
         return existing
     registration = Registration(
@@ -155,21 +157,31 @@ def version_record_id(name: str, version: int, created_at_ms: int, digest: str) 
 
 def upload_model(client: RegistryClient, path: Path, *, run: RunHandle, digest: str, task: str) -> str:
     """Upload a model folder as a logged model of the run; gives its ``models:/m-...`` address."""
-    with client.session(f"uploading the model of run {run.run_id}") as mlflow:
+    doing = f"uploading the model of run {run.run_id}"
+
+    def create(mlflow: Any) -> Any:
+        tags = {KEY_TAG: run.key, DIGEST_TAG: digest}
+        return mlflow.create_logged_model(
+            run.experiment_id, name="model", source_run_id=run.run_id, model_type=task, tags=tags
+        )
+
+    unanswered = False
+    try:
+        with client.session(doing, repeat=False) as mlflow:
+            logged = create(mlflow)
+    except UnavailableError:
+        unanswered = True
+        with client.session(doing) as mlflow:
+            logged = create(mlflow)
+    with client.session(doing) as mlflow:
         from mlflow.entities import LoggedModelOutput
 
-        logged = mlflow.create_logged_model(
-            run.experiment_id,
-            name="model",
-            source_run_id=run.run_id,
-            model_type=task,
-            tags={KEY_TAG: run.key, DIGEST_TAG: digest},
-        )
         mlflow.log_model_artifacts(logged.model_id, str(path))
         mlflow.finalize_logged_model(logged.model_id, "READY")
         mlflow.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, 0)])
-        # A repeated request may have made an empty twin.
-        delete_unfinished_models(mlflow, run.experiment_id, run.run_id)
+        if unanswered:
+            # The request that got no answer may have made an empty twin.
+            delete_unfinished_models(mlflow, run.experiment_id, run.run_id)
     log.info("Uploaded the model of run %s as %s.", run.run_id, logged.model_id)
     return f"models:/{logged.model_id}"
 
@@ -189,7 +201,6 @@ def create_version_once(
     Of versions with the same key the lowest stays: whoever made a higher one sees the lower one, so all
     agree.
     """
-    _ensure_model(client, name)
     tags = {
         KEY_TAG: registration.key,
         DIGEST_TAG: registration.artifact_digest,
@@ -198,10 +209,21 @@ def create_version_once(
         TRUSTED_TAG: json.dumps(list(registration.trusted_types)),
     }
     model_id = source.removeprefix("models:/") if source.startswith("models:/m-") else None
-    with client.session(f"registering {source} as a version of model {name}") as mlflow:
-        mlflow.create_model_version(
-            name, source, run_id=run_id, tags=tags, await_creation_for=None, model_id=model_id
-        )
+
+    def create() -> None:
+        with client.session(f"registering {source} as a version of model {name}") as mlflow:
+            mlflow.create_model_version(
+                name, source, run_id=run_id, tags=tags, await_creation_for=None, model_id=model_id
+            )
+
+    try:
+        create()
+    except (NotFoundError, RegistryError) as error:
+        # Most often the model is there. A server with access control says "forbidden" of what does not exist.
+        if isinstance(error, RegistryError) and error.code != "registry.forbidden":
+            raise
+        _ensure_model(client, name)
+        create()
     found = sorted(versions_of_key(client, name, registration.key), key=lambda each: int(each.version))
     kept, *twins = found
     for twin in twins:

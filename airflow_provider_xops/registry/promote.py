@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,11 +28,11 @@ from airflow_provider_xops.records import (
     Outcome,
     PromotionDecision,
     PromotionOutcome,
-    Selection,
 )
 from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.apply import apply_decision
 from airflow_provider_xops.registry.client import RegistryClient
+from airflow_provider_xops.registry.leaks import leak_of
 from airflow_provider_xops.registry.ledger import Draft, LedgerState
 from airflow_provider_xops.registry.loading import model_of
 from airflow_provider_xops.registry.models import created_ms
@@ -41,8 +40,6 @@ from airflow_provider_xops.registry.models import created_ms
 __all__ = ["PromotionResult", "promote"]
 
 log = logging.getLogger(__name__)
-
-_INTERVAL = re.compile(r"time\[(?P<column>[^\]]+)\]:\[(?P<start>[^,]*),(?P<end>[^)]*)\)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +156,7 @@ def judge(
             held,
             f"superseded: evaluated against {_v(compared)}, the champion is {_v(now.current_version)}",
         )
-    leak = _leak(evaluation.selection, model) or (champion and _leak(evaluation.selection, champion))
+    leak = leak_of(evaluation, model, champion)
     if leak:
         return held, f"leak: {leak}"
     moved_to = alias_target()
@@ -254,49 +251,6 @@ def _gates(evaluation: Evaluation, model: ModelVersion) -> tuple[PromotionOutcom
         "" if model.training is not None else "; its training data are unknown, so a leak cannot be excluded"
     )
     return PromotionOutcome.PROMOTED, f"all {len(evaluation.gates)} gates passed{unknown}"
-
-
-def _leak(holdout: Selection, model: ModelVersion) -> str:
-    """How the holdout meets the rows a model was trained on; empty if it does not."""
-    training = model.training
-    if training is None or training.dataset.table_uuid != holdout.dataset.table_uuid:
-        return ""
-    if training.digest == holdout.digest:
-        return f"the holdout is what {model.name} v{model.version} was trained on"
-    common = sorted(set(training.partitions) & set(holdout.partitions))
-    if not common or _own_holdout(holdout, model) or _apart(training, holdout):
-        return ""
-    return (
-        f"the holdout and the training data of {model.name} v{model.version} share {len(common)} partitions"
-        f" of {holdout.dataset.table}, the first is {common[0]}"
-    )
-
-
-def _own_holdout(holdout: Selection, model: ModelVersion) -> bool:
-    """Whether these are the rows that the model's own split kept from its training."""
-    own = model.holdout
-    return own is not None and (own.dataset, own.digest) == (holdout.dataset, holdout.digest)
-
-
-def _apart(training: Selection, holdout: Selection) -> bool:
-    """Whether both say which interval of the same time column they are, and the intervals do not meet."""
-    first, second = _INTERVAL.search(training.description), _INTERVAL.search(holdout.description)
-    if first is None or second is None or first["column"] != second["column"]:
-        return False
-    before = first["end"] and second["start"] and _moment(first["end"]) <= _moment(second["start"])
-    after = second["end"] and first["start"] and _moment(second["end"]) <= _moment(first["start"])
-    return bool(before or after)
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ArgumentError(
-            f"the selection's interval bound {text} has no time zone",
-            code="argument.naive_interval",
-            todo="describe intervals in UTC",
-        )
-    return moment
 
 
 def _mismatch(moved_to: int, now: LedgerState) -> str:

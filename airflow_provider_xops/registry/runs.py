@@ -1,8 +1,8 @@
 """MLflow runs that survive killed tasks: found before they are made, closed when their maker is gone.
 
-For training. A run carries the key of its work as the tag ``xops.key``. MLflow's client repeats requests that
-got no answer, so one ``create_run`` may make two; and a killed process leaves its run RUNNING for good. Both
-are put right here: at least one run for each piece of work, none of them left RUNNING.
+For training. A run carries the key of its work as the tag ``xops.key``. A ``create_run`` that got no answer
+may have made a run all the same, and a killed process leaves its run RUNNING for good. Both are put right
+here: at least one run for each piece of work, none of them left RUNNING.
 """
 
 from __future__ import annotations
@@ -16,11 +16,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_xops.errors import Superseded, XOpsError
+from airflow_provider_xops.errors import Superseded, UnavailableError, XOpsError
 from airflow_provider_xops.records import Actor, Selection, digest_of
 from airflow_provider_xops.registry.client import KEY_TAG, RegistryClient, quoted
 
-__all__ = ["RunHandle", "close_runs_of", "delete_unfinished_models", "log_run", "run", "work_key"]
+__all__ = [
+    "Earlier",
+    "RunHandle",
+    "close_runs_of",
+    "delete_unfinished_models",
+    "earlier_attempts",
+    "log_run",
+    "run",
+    "work_key",
+]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +46,8 @@ _DATASET_DIGEST_LENGTH = 36
 class RunHandle:
     """An open run, the key of its work, and when MLflow says that it began (milliseconds since 1970).
 
-    ``closed`` counts the runs that earlier attempts had left open.
+    ``closed`` counts the runs that earlier attempts had left open; ``first`` says that no attempt before this
+    one had begun a run, so that none can have registered a version.
     """
 
     run_id: str
@@ -45,6 +55,15 @@ class RunHandle:
     key: str
     started_at_ms: int
     closed: int = 0
+    first: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """Whether an attempt at the same work has begun a run before, and the experiment's id if there is one."""
+
+    experiment_id: str | None
+    begun: bool
 
 
 def work_key(actor: Actor, *fingerprint: Any) -> str:
@@ -58,6 +77,32 @@ def work_key(actor: Actor, *fingerprint: Any) -> str:
     return digest_of([actor.idempotency_key, *fingerprint])[:40]
 
 
+def earlier_attempts(client: RegistryClient, *, experiment: str, key: str) -> Earlier:
+    """Whether a run of this work was ever made, deleted ones included: the one question before training.
+
+    A version is registered inside a run. Without a run of the key there is no version to be found and no run
+    to be closed, and :func:`run` and ``register_model`` need not ask for them again.
+
+    What it does not see: runs in an experiment of another name, and those that ``mlflow gc`` has removed. The
+    work is then done again; ``register_model`` still ends in the version that was there.
+
+    :param experiment: its name; it is not made here.
+    """
+    with client.session(f"searching experiment {experiment} for the work {key}") as mlflow:
+        from mlflow.entities import ViewType
+
+        found = mlflow.get_experiment_by_name(experiment)
+        if found is None:
+            return Earlier(experiment_id=None, begun=False)
+        runs = mlflow.search_runs(
+            [found.experiment_id],
+            f"tags.`{KEY_TAG}` = {quoted(key)}",
+            run_view_type=ViewType.ALL,
+            max_results=1,
+        )
+        return Earlier(experiment_id=str(found.experiment_id), begun=bool(runs))
+
+
 @contextlib.contextmanager
 def run(
     client: RegistryClient,
@@ -67,6 +112,7 @@ def run(
     actor: Actor,
     run_name: str | None = None,
     tags: Mapping[str, str] | None = None,
+    earlier: Earlier | None = None,
 ) -> Iterator[RunHandle]:
     """A run for the block: FINISHED when the block ends, FAILED when it raises.
 
@@ -75,11 +121,14 @@ def run(
 
     :param experiment: its name; made if there is none.
     :param key: from :func:`work_key`.
+    :param earlier: what :func:`earlier_attempts` has answered for this work; None: it was not asked.
     :raises Superseded: a newer attempt at the same work has an open run (``superseded.run``).
     """
-    experiment_id = client.experiment_id(experiment)
-    closed = _close_leftovers(client, experiment_id, key, actor, keep=None)
-    handle = _start(client, experiment_id, key, actor, run_name, tags, closed)
+    experiment_id = (earlier and earlier.experiment_id) or client.experiment_id(experiment)
+    first = earlier is not None and not earlier.begun
+    # Whatever the earlier answer was of, it may have ended meanwhile: only "nothing" is worth keeping.
+    closed = 0 if first else _close_leftovers(client, experiment_id, key, actor, keep=None)
+    handle = _start(client, experiment_id, key, actor, run_name, tags, closed=closed, first=first)
     try:
         yield handle
     except BaseException:
@@ -152,7 +201,9 @@ def _start(
     actor: Actor,
     run_name: str | None,
     tags: Mapping[str, str] | None,
+    *,
     closed: int,
+    first: bool,
 ) -> RunHandle:
     attempt = uuid.uuid4().hex
     producer = actor.producer
@@ -169,11 +220,16 @@ def _start(
         FENCE_TAG: str(actor.fence),
         ATTEMPT_TAG: attempt,
     }
-    with client.session("starting a run") as mlflow:
-        made = mlflow.create_run(experiment_id, run_name=run_name, tags=all_tags)
-    run_id = str(made.info.run_id)
-    # The request may have been repeated by MLflow's client: a twin has the same attempt.
-    closed += _close_leftovers(client, experiment_id, key, actor, keep=run_id, attempt=attempt)
+    try:
+        with client.session("starting a run", repeat=False) as mlflow:
+            made = mlflow.create_run(experiment_id, run_name=run_name, tags=all_tags)
+        run_id = str(made.info.run_id)
+    except UnavailableError:
+        with client.session("starting a run") as mlflow:
+            made = mlflow.create_run(experiment_id, run_name=run_name, tags=all_tags)
+        run_id = str(made.info.run_id)
+        # The request that got no answer may have made a run too: the twin has the same attempt.
+        closed += _close_leftovers(client, experiment_id, key, actor, keep=run_id, attempt=attempt)
     log.info("Started run %s (%s).", run_id, client.run_url(run_id, experiment_id))
     return RunHandle(
         run_id=run_id,
@@ -181,6 +237,7 @@ def _start(
         key=key,
         started_at_ms=int(made.info.start_time),
         closed=closed,
+        first=first,
     )
 
 

@@ -2,7 +2,8 @@
 
 For the training operator and notebooks. :func:`train` reads the selected columns, splits, fits, judges the
 model on the holdout, logs the run and registers the version. It can be killed at any instant and run again:
-what an earlier attempt registered is found by its key and returned.
+what an earlier attempt registered is found by its key and returned. The key is made of the data's digest, the
+settings and the source of the estimator's module; modules which that one imports are not seen.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from airflow_provider_xops.training.predicting import predict, task_of
 from airflow_provider_xops.training.selections import Chosen
 from airflow_provider_xops.training.splits import Split, split_from
 from airflow_provider_xops.training.user_errors import describe
-from airflow_provider_xops.usercode import code_version, reference_of, resolve_callable
+from airflow_provider_xops.usercode import code_version, reference_of, resolve_callable, source_digest
 
 __all__ = ["build", "train"]
 
@@ -89,7 +90,6 @@ def train(
     reference, rule, given = reference_of(estimator), split_from(split), _json_params(params or {})
     columns = _features(lake, dataset, features, target=target, drop=drop, split=rule)
     model = build(reference, given, seed)
-    code = code_version(reference)
     settings = {
         "estimator": reference,
         "params": given,
@@ -100,8 +100,11 @@ def train(
         "seed": seed,
     }
     content = read.content_digest(lake, dataset, partitions)
-    key = runs.work_key(actor, model_name, dataset.table_uuid, content, settings, code)
-    existing = models.find_model(client, lake, name=model_name, key=key)
+    # The source and not the commit: a commit elsewhere in the repository is no reason to train again.
+    key = runs.work_key(actor, model_name, dataset.table_uuid, content, settings, source_digest(reference))
+    mlflow_experiment = experiment or model_name
+    earlier = runs.earlier_attempts(client, experiment=mlflow_experiment, key=key)
+    existing = models.find_model(client, lake, name=model_name, key=key) if earlier.begun else None
     if existing is not None:
         log.info("%s was trained by an earlier attempt at this work: nothing to do.", existing.ref)
         return existing
@@ -111,9 +114,15 @@ def train(
     )  # fmt: skip
     truth = target_values(chosen.training_rows, target)
     task = task_of(model, truth)
+    code = code_version(reference)
     _check_classes(task, chosen, target)
     with runs.run(
-        client, experiment=experiment or model_name, key=key, actor=actor, run_name=model_name
+        client,
+        experiment=mlflow_experiment,
+        key=key,
+        actor=actor,
+        run_name=model_name,
+        earlier=earlier,
     ) as run:
         _fit(model, feature_frame(chosen.training_rows, columns), truth, reference)
         frame = feature_frame(chosen.holdout_rows, columns)

@@ -64,14 +64,15 @@ def train(
     fence: int = 1,
     estimator: Any = None,
 ) -> ModelVersion:
-    """What training does with the registry, from looking for earlier work to the record."""
+    """What training does with the registry, from asking for earlier attempts to the record."""
     actor, facts = an_actor(key, fence=fence), facts_for(lake)
     work = runs.work_key(actor, name)
-    found = models.find_model(client, lake, name=name, key=work)
+    earlier = runs.earlier_attempts(client, experiment=name, key=work)
+    found = models.find_model(client, lake, name=name, key=work) if earlier.begun else None
     if found is not None:
         return found
     with (
-        runs.run(client, experiment=name, key=work, actor=actor) as handle,
+        runs.run(client, experiment=name, key=work, actor=actor, earlier=earlier) as handle,
         tempfile.TemporaryDirectory() as folder,
     ):
         training = {} if facts.training is None else {"training": facts.training}

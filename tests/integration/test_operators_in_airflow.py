@@ -6,9 +6,6 @@ is read where a user reads it.
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,115 +14,9 @@ import pytest
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.tables import list_tables
 from airflow_provider_xops.records import DatasetVersion, ValidationReport
+from tests.integration.dag_runs import SUITE, Run, dataops, events_of, tries, xcoms
 
 pytestmark = pytest.mark.usefixtures("airflow_db")
-
-SUITE = "tests.unit.operators.suites:positive"
-SCHEMA = {"id": "int64", "n": "int64"}
-Run = Callable[..., Any]
-
-
-@pytest.fixture
-def lake_connection(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    """The test's lake is the default connection's."""
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_XOPS_LAKE_DEFAULT",
-        json.dumps(
-            {"conn_type": "xops_lake", "host": lake.uri, "password": "hunter2-secret", "login": "key"}
-        ),
-    )
-    return lake
-
-
-@pytest.fixture
-def run() -> Run:
-    """Serialize a DAG, run it to its end in this process, and give the run."""
-    from airflow.dag_processing.bundles.manager import DagBundlesManager
-    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
-    from airflow.utils.session import create_session
-
-    with create_session() as session:
-        DagBundlesManager().sync_bundles_to_db(session=session)
-
-    def go(dag: Any, **conf: Any) -> Any:
-        bag = DagBag(dag_folder=os.devnull, bundle_name="dags-folder")
-        bag.bag_dag(dag)
-        sync_bag_to_db(bag, "dags-folder", None)
-        return dag.test(run_conf=conf or None)
-
-    return go
-
-
-@pytest.fixture
-def landing(tmp_path: Path) -> Path:
-    folder = tmp_path / "landing"
-    folder.mkdir()
-    return folder
-
-
-def dataops(dag_id: str, landing: Path, *, retries: int = 0) -> Any:
-    """ingest -> validate -> publish, of the partition that the parameter ``day`` names."""
-    from datetime import timedelta
-
-    from airflow.sdk import DAG, Asset
-
-    from airflow_provider_xops.operators.data import (
-        IngestDatasetOperator,
-        PublishDatasetOperator,
-        ValidateDatasetOperator,
-    )
-
-    defaults = {"retries": retries, "retry_delay": timedelta(0)}
-    with DAG(dag_id=dag_id, schedule=None, params={"day": "2013-01-01"}, default_args=defaults) as dag:
-        ingest = IngestDatasetOperator(
-            task_id="ingest",
-            table="t",
-            source=f"{landing}/{{partition}}.csv",
-            partition="{{ params.day }}",
-            schema=SCHEMA,
-        )
-        validate = ValidateDatasetOperator(task_id="validate", dataset=ingest.output, suite=SUITE)
-        PublishDatasetOperator(
-            task_id="publish",
-            report=validate.output,
-            outlets=[Asset(name=dag_id, uri=f"x-xops://lake/{dag_id}")],
-        )
-    return dag
-
-
-def tries(dag_run: Any) -> dict[str, tuple[str, int]]:
-    return {ti.task_id: (str(ti.state), ti.try_number) for ti in dag_run.get_task_instances()}
-
-
-def events_of(name: str) -> list[dict[str, Any]]:
-    from airflow.models.asset import AssetEvent, AssetModel
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session() as session:
-        found = session.scalars(
-            select(AssetEvent)
-            .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
-            .where(AssetModel.name == name)
-            .order_by(AssetEvent.id)
-        )
-        return [event.extra for event in found]
-
-
-def xcoms(dag_run: Any, task_id: str) -> dict[str, Any]:
-    from airflow.models.xcom import XComModel
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session() as session:
-        found = session.scalars(
-            select(XComModel).where(
-                XComModel.dag_id == dag_run.dag_id,
-                XComModel.run_id == dag_run.run_id,
-                XComModel.task_id == task_id,
-            )
-        )
-        return {row.key: XComModel.deserialize_value(row) for row in found}
 
 
 def test_a_good_day_is_published_and_announced(

@@ -127,29 +127,84 @@ def test_the_same_work_registers_one_version_however_often_it_runs(
     assert len(all_runs(client, name)) == 1
 
 
+def test_a_version_whose_run_somebody_deleted_is_still_the_same_works(
+    client: RegistryClient, lake: Lake
+) -> None:
+    name = fresh_name()
+    first = train(client, lake, name, fence=1)
+    with client.session("deleting the run") as mlflow:
+        mlflow.delete_run(first.run_id)
+
+    assert train(client, lake, name, fence=2) == first
+    assert versions(client, name) == [1]
+
+
+def test_a_first_attempt_asks_mlflow_once_whether_the_work_was_done(
+    client: RegistryClient, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import requests
+
+    name = fresh_name()
+    train(client, lake, name, key="monday")
+    asked: list[str] = []
+    send = requests.Session.send
+
+    def watched(self: Any, request: Any, **kwargs: Any) -> Any:
+        path = request.path_url.partition("?")[0]
+        asked.append(f"{request.method} {path.rpartition('/mlflow/')[2]}")
+        return send(self, request, **kwargs)
+
+    monkeypatch.setattr(requests.Session, "send", watched)
+
+    train(client, lake, name, key="tuesday")
+
+    searches = [call for call in asked if call.endswith("/search")]
+    assert searches == ["POST runs/search", "GET model-versions/search"]
+    assert asked.index("POST model-versions/create") == asked.index("GET model-versions/search") - 1
+    assert "POST registered-models/create" not in asked
+
+
 def test_other_work_registers_another_version(client: RegistryClient, lake: Lake) -> None:
     name = fresh_name()
 
     assert [train(client, lake, name, key=key).version for key in ("monday", "tuesday")] == [1, 2]
 
 
-def test_requests_that_mlflow_repeats_leave_one_version_and_no_open_run(
+def test_requests_whose_answer_got_lost_leave_one_version_and_no_open_run(
     client: RegistryClient, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import requests
     from mlflow import MlflowClient
 
-    for method in ("create_run", "create_model_version", "create_logged_model"):
-        original = getattr(MlflowClient, method)
+    # Of these two the client is told not to repeat them, so it sees that there was no answer ...
+    lost = ["/runs/create", "/logged-models"]
+    send = requests.Session.send
 
-        def twice(self, *args, original=original, **kwargs):
-            original(self, *args, **kwargs)  # its answer got lost on the way
-            return original(self, *args, **kwargs)
+    def send_and_lose(self: Any, request: Any, **kwargs: Any) -> Any:
+        answer = send(self, request, **kwargs)
+        ours = [end for end in lost if request.method == "POST" and request.url.endswith(end)]
+        if ours:
+            lost.remove(ours[0])
+            raise requests.ConnectionError("the answer got lost on the way")
+        return answer
 
-        monkeypatch.setattr(MlflowClient, method, twice)
+    monkeypatch.setattr(requests.Session, "send", send_and_lose)
+    # ... and this one it repeats by itself.
+    create_version = MlflowClient.create_model_version
+
+    def twice(self: Any, *args: Any, **kwargs: Any) -> Any:
+        create_version(self, *args, **kwargs)
+        return create_version(self, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", twice)
     name = fresh_name()
+    client.experiment_id(name)
+    with client.session("making the model") as mlflow:
+        mlflow.create_registered_model(name)
 
     model = train(client, lake, name)
 
+    assert lost == []
     assert versions(client, name) == [model.version] == [1]
     assert sorted(run.info.status for run in all_runs(client, name)) == ["FINISHED", "KILLED"]
     with client.session("looking") as mlflow:
@@ -163,11 +218,9 @@ def test_two_attempts_at_the_same_moment_end_in_the_first_ones_version(
 ) -> None:
     name = fresh_name()
     first = train(client, lake, name, fence=1)
-    looked = iter([None, None])
-    original = models.find_model
-    monkeypatch.setattr(
-        models, "find_model", lambda *args, **named: next(looked, original) and original(*args, **named)
-    )
+    # Nobody had begun yet when the second one asked.
+    nobody = runs.Earlier(experiment_id=client.experiment_id(name), begun=False)
+    monkeypatch.setattr(runs, "earlier_attempts", lambda *_, **__: nobody)
 
     second = train(client, lake, name, fence=2)
 

@@ -100,7 +100,9 @@ class Replay:
             self._deliver([day])
             break_file(landing_file(self.stack.landing, "flights", day))
             self.say(f"{day}  a broken flights file arrives")
-        if known is None or known["state"] not in ("success",):
+        if known is not None and known["state"] == "success":
+            self.say(f"{day}  flights_dataops was done before")
+        else:
             run = self._start_and_wait("flights_dataops", day, {"day": day}, label=day)
             if run["state"] != "success":
                 self.stopped_reason = self._check_it_was_stopped(run_id, day)
@@ -307,5 +309,5 @@ def _reason(log: str) -> str:
     for line in reversed(lines):
         start = line.find("[")
         if "Next step:" in line and start >= 0:
-            return line[start:][:400]
-    return lines[-1][:400] if lines else "its log is empty"
+            return line[start:][:700]
+    return lines[-1][:700] if lines else "its log is empty"

@@ -110,7 +110,7 @@ def render_summary(summary: dict[str, Any]) -> str:
     lines = ["", "Summary", "=======", ""]
     lines.append(f"Dataset versions   {summary['dataset_versions']} commits")
     lines += [
-        f"  {t['table']}@{t['version']:<4} {t['rows']:>8,} rows  digest {t['digest'][:16]}"
+        f"  {t['table']:<20} @{t['version']:<4} {t['rows']:>8,} rows  digest {t['digest'][:16]}"
         for t in summary["tables"]
     ]
     outcomes = ", ".join(f"{count} {word}" for word, count in sorted(summary["validations"].items()))

@@ -13,7 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_provider_xops.data.publish import publish
-from airflow_provider_xops.errors import ArgumentError, LakeError, NotFoundError, Superseded, ValidationError
+from airflow_provider_xops.errors import (
+    ArgumentError,
+    DataError,
+    LakeError,
+    NotFoundError,
+    Superseded,
+    ValidationError,
+)
 from airflow_provider_xops.lake.commit import CommitResult
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.read import content_digest, partition_digests
@@ -173,9 +180,11 @@ class TestOutcomes:
         self, lake: Lake, reported: Any, publishing: Publish
     ) -> None:
         report = reported(raw(lake, "2013-01-01", 1), outcome=Outcome.FAILED, severity=Severity.CRITICAL)
-        forged = dataclasses.replace(report, outcome=Outcome.PASSED, severity=None)
+        forged = dataclasses.replace(report, severity=Severity.INFO)
         with pytest.raises(ValidationError):
             publishing(forged)
+        with pytest.raises(DataError, match=r"data\.record_id_mismatch"):
+            dataclasses.replace(report, outcome=Outcome.PASSED)
 
     def test_a_report_that_the_lake_does_not_have_is_refused(
         self, lake: Lake, reported: Any, publishing: Publish

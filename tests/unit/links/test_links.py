@@ -30,18 +30,32 @@ def test_names_and_keys_are_distinct() -> None:
     assert len({link().xcom_key for link in LINKS}) == len(LINKS)
 
 
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("/lake/_xops/evidence/a.json", "file:///lake/_xops/evidence/a.json"),
-        ("s3://b/lake/a.json", "s3://b/lake/a.json"),
-    ],
-)
-def test_evidence_link_is_a_uri(uri: str, expected: str) -> None:
-    operator = SimpleNamespace(evidence_uri=uri, report_uri=uri)
+@pytest.mark.parametrize("lake", ["/data/lake", "s3://bucket/lake"])
+def test_links_into_the_lake_lead_to_pages_of_this_airflow(lake: str) -> None:
+    operator = SimpleNamespace(
+        lake_conn_id="my lake",
+        evidence_uri=f"{lake}/_xops/evidence/versions/abc.json",
+        report_uri=f"{lake}/_xops/reports/validations/abc.html",
+    )
 
-    assert EvidenceLink().get_link(operator, ti_key=None) == expected
-    assert ValidationReportLink().get_link(operator, ti_key=None) == expected
+    assert EvidenceLink().get_link(operator, ti_key=None) == "/xops/lakes/my%20lake/evidence/versions/abc"
+    report = ValidationReportLink().get_link(operator, ti_key=None)
+    assert report == "/xops/lakes/my%20lake/reports/validations/abc.html"
+
+
+def test_links_follow_an_airflow_that_is_served_under_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.com/team-a/airflow/")
+    operator = SimpleNamespace(lake_conn_id="x", evidence_uri="/lake/_xops/evidence/pins/abc.json")
+
+    link = EvidenceLink().get_link(operator, ti_key=None)
+
+    assert link == "/team-a/airflow/xops/lakes/x/evidence/pins/abc"
+
+
+def test_a_decision_has_no_evidence_page_because_the_ledger_holds_it() -> None:
+    operator = SimpleNamespace(lake_conn_id="x", evidence_uri="/lake/_xops/evidence/decisions/abc.json")
+
+    assert EvidenceLink().get_link(operator, ti_key=None) == ""
 
 
 def test_mlflow_links_lead_to_the_ui_address_without_credentials() -> None:

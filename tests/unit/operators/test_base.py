@@ -21,14 +21,8 @@ from airflow_provider_xops.errors import (
 )
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.operators import data, model
-from airflow_provider_xops.operators._base import (
-    XOpsOperator,
-    actor_of,
-    as_airflow_error,
-    is_empty,
-    number,
-    whole_number,
-)
+from airflow_provider_xops.operators._arguments import is_empty
+from airflow_provider_xops.operators._base import TaskKilled, XOpsOperator, actor_of, as_airflow_error
 from airflow_provider_xops.records import XCOM_LIMIT_BYTES, Incident, Severity
 from airflow_provider_xops.version_compat import (
     AirflowException,
@@ -39,6 +33,10 @@ from airflow_provider_xops.version_compat import (
 
 MakeContext = Callable[..., dict[str, Any]]
 OPERATORS = [getattr(module, name) for module in (data, model) for name in module.__all__]
+
+
+class Entity:
+    """A lineage entity, as OpenLineage users put them beside assets."""
 
 
 class Stub(XOpsOperator):
@@ -149,8 +147,9 @@ def test_fence_is_the_start_of_the_try_in_microseconds(context: dict[str, Any]) 
 
 
 def test_record_goes_to_xcom_and_to_every_outlet(lake: Lake, context: dict[str, Any], incident: Any) -> None:
+    # an alias names no asset, and a lineage entity (any object) is none
     one, other = Asset("one"), Asset("other")
-    operator = Stub(task_id="t", outlets=[one, other, AssetAlias("alias")])
+    operator = Stub(task_id="t", outlets=[one, other, AssetAlias("alias"), Entity()])
 
     returned = operator.hand_over(context, lake, incident(), reused=False, rows=3)
 
@@ -180,6 +179,32 @@ def test_work_that_another_run_did_emits_nothing(lake: Lake, context: dict[str, 
     assert not dict(context["outlet_events"]._dict)
 
 
+def test_silence_keeps_what_is_no_asset(lake: Lake, context: dict[str, Any], incident: Any) -> None:
+    entity = Entity()
+    operator = Stub(task_id="t", outlets=[Asset("a"), AssetAlias("b"), Asset.ref(name="c"), entity])
+
+    operator.hand_over(context, lake, incident(), reused=True)
+
+    assert operator.outlets == [entity]
+
+
+def test_kill_leaves_the_work_once_and_only_while_it_is_done(context: dict[str, Any]) -> None:
+    class Held(Stub):
+        def perform(self, context: Any) -> dict[str, Any]:
+            try:
+                self.leave_when_killed()
+            except TaskKilled:
+                self.leave_when_killed()  # a second SIGTERM does not interrupt the closing
+                raise
+            raise AssertionError
+
+    operator = Held(task_id="t")
+
+    with pytest.raises(TaskKilled, match="task t was ended from outside"):
+        operator.execute(context)
+    operator.leave_when_killed()  # after an execution timeout: nothing is held any more
+
+
 def test_emit_when_reused_emits_all_the_same(lake: Lake, context: dict[str, Any], incident: Any) -> None:
     operator = Stub(task_id="t", outlets=[Asset("a")], emit_when_reused=True)
 
@@ -200,16 +225,6 @@ def test_retry_after_a_crash_between_commit_and_success_still_emits(
 
     # then the event is not lost
     assert operator.outlets == [Asset("a")]
-
-
-def test_numbers_from_templates() -> None:
-    assert (whole_number("7", argument="a"), whole_number("", argument="a"), number("0.5", argument="a")) == (
-        7,
-        None,
-        0.5,
-    )
-    with pytest.raises(ArgumentError, match=r"argument\.number"):
-        whole_number("seven", argument="a")
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=lambda cls: cls.__name__)

@@ -15,7 +15,7 @@ from airflow_provider_xops.lake import read
 from airflow_provider_xops.lake.commit import Segment, commit
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.tables import resolve_ref
-from airflow_provider_xops.operators._training import mapping_of, selection_of
+from airflow_provider_xops.operators._training import selection_of
 from airflow_provider_xops.operators.model import (
     AdoptModelOperator,
     EvaluateModelOperator,
@@ -308,8 +308,7 @@ def test_training_record_that_does_not_fit_is_a_typed_error(make_context: MakeCo
             RecordTrainingOperator(task_id="r", training=payload).execute(make_context())
 
 
-def test_mappings_from_templates() -> None:
-    assert mapping_of("{'a': 1}", argument="x") == mapping_of('{"a": 1}', argument="x") == {"a": 1}
+def test_selections_from_templates() -> None:
     assert selection_of("", argument="training") is None
     with pytest.raises(ArgumentError, match=r"argument\.selection.*dataset"):
         selection_of({"rows": 1}, argument="training")

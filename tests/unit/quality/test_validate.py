@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +182,41 @@ def test_a_frame_counts_without_reading_and_has_the_users_columns_only(lake: Lak
     assert frame.rows == 2
     assert frame.schema.names == ["flight", "carrier"]
     assert frame.pandas()["flight"].tolist() == [1, 2]
+
+
+def test_a_suite_that_errored_is_run_again_and_may_pass(
+    check: Validate, ref: DatasetRef, monkeypatch: pytest.MonkeyPatch, lake: Lake
+) -> None:
+    # given: a library that could not run for a reason outside of suite and data
+    def crashing(*_: Any) -> Any:
+        raise ImportError("No module named 'something'")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(pandas_engine, "_run_together", crashing)
+        errored = check(ref, FLIGHT_IS_THERE, partitions=["good"])
+    # when: the reason is gone
+    passed = check(ref, FLIGHT_IS_THERE, partitions=["good"])
+    # then: both are evidence
+    assert (errored.outcome, passed.outcome) == (Outcome.ERRORED, Outcome.PASSED)
+    assert {report.record_id for report in lake.evidence.all("validations")} == {
+        errored.record_id,
+        passed.record_id,
+    }
+
+
+def test_of_two_validations_at_once_both_give_the_report_that_is_kept(
+    check: Validate, ref: DatasetRef, monkeypatch: pytest.MonkeyPatch, lake: Lake
+) -> None:
+    # given: another attempt that finishes while this one runs
+    run = pandas_engine.PandasEngine.run
+    others: list[ValidationReport] = []
+
+    def overtaken(self: Any, checks: Any, frame: Any) -> Any:
+        monkeypatch.setattr(pandas_engine.PandasEngine, "run", run)
+        others.append(check(ref, FLIGHT_IS_THERE, partitions=["good"], actor=user(7)))
+        return run(self, checks, frame)
+
+    monkeypatch.setattr(pandas_engine.PandasEngine, "run", overtaken)
+    # then
+    later = datetime(2030, 1, 1, tzinfo=UTC)
+    assert check(ref, FLIGHT_IS_THERE, partitions=["good"], as_of=later) == others[0]

@@ -1,0 +1,1 @@
+"""What this package adds to Airflow's own web server: the lake's reports and records, for those signed in."""
