@@ -139,7 +139,7 @@ def postgres() -> Iterator[servers.PostgresServer]:
 @pytest.fixture(scope="session")
 def mlflow_server_postgres(postgres: servers.PostgresServer) -> Iterator[servers.MlflowServer]:
     """An MLflow server on PostgreSQL, one per session."""
-    with servers.mlflow(backend_uri=postgres.create_database("mlflow")) as server:
+    with servers.mlflow(backend_uri=postgres.create_database("mlflow_of_the_session")) as server:
         yield server
 
 

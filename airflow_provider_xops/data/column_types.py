@@ -2,8 +2,7 @@
 
 For ingestion: a schema is a mapping from column name to type text, small enough to stand in a DAG file::
 
-    {"flight": "int64", "carrier": "string", "time_hour": "timestamp[America/New_York]", "price":
-    "decimal(10,2)"}
+    {"flight": "int64", "time_hour": "timestamp[America/New_York]", "price": "decimal(10,2)"}
 
 Scalars: ``int8 int16 int32 int64 float32 float64 bool string binary date decimal(p,s)``. Time:
 ``timestamp`` (every value carries its own UTC offset) and ``timestamp[ZONE]`` (values are local times of that

@@ -2,8 +2,8 @@
 
 For the ingest operator and notebooks::
 
-    ingest(lake, "flights", {"2013-01-01": ["in/flights-2013-01-01.csv"]}, schema=FLIGHTS, actor=me,
-    as_of=now)
+    files = {"2013-01-01": ["in/flights-2013-01-01.csv"]}
+    ingest(lake, "flights", files, schema=FLIGHTS, actor=me, as_of=now)
 
 writes ``flights__raw``. A partition's input fingerprint is the names and checksums of its files with the
 schema and the way they are read; the same fingerprint is never loaded twice, another one replaces what was

@@ -145,7 +145,9 @@ def _segments(lake: Lake, report: ValidationReport, handle: Any, mode: WriteMode
 def _segment(
     lake: Lake, ref: DatasetRef, schema: Any, partition: str, files: Sequence[FileSegment], mode: WriteMode
 ) -> Segment:
-    digests = {file.batch16: file.digest for file in files}
+    # With the version that brought it: rows that come back after a correction are published again, so that
+    # their fence rises too, and a late publication of the correction is superseded.
+    digests = {file.batch16: f"{file.digest}@{file.since}" for file in files}
     fingerprint = next(iter(digests.values())) if len(digests) == 1 else version_digest(digests)
     batch = "+".join(digests) if mode is WriteMode.APPEND else ""
     return Segment(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pajson
 
 from airflow_provider_xops.data.column_types import ColumnType, ConversionFailed, Declared
@@ -24,6 +25,7 @@ from airflow_provider_xops.records import SourceFile
 __all__ = ["json_blocks", "parse_block", "read_jsonl"]
 
 BLOCK_BYTES = 4 << 20
+_OFFSET = r"(Z|[+-]\d{2}(:?\d{2})?)$"
 
 
 def read_jsonl(
@@ -51,6 +53,7 @@ def read_jsonl(
             and key not in block
             and plain[name] not in block
         }
+        _check_offsets(source, block, declared, parsed_as, first_line)
         rows += table.num_rows
         for batch in table.to_batches():
             yield pa.record_batch(
@@ -110,6 +113,48 @@ def _json_type(column: ColumnType) -> Any:
     types = pa.types
     as_text = types.is_timestamp(column.arrow) or types.is_date(column.arrow) or types.is_binary(column.arrow)
     return pa.string() if as_text else column.arrow
+
+
+def _check_offsets(
+    source: SourceBytes, block: bytes, declared: Declared, parsed_as: Any, first_line: int
+) -> None:
+    """Refuse times without a UTC offset inside lists and structs, which Arrow takes for UTC."""
+    nested = [
+        name for name, column in declared.items() if column.nested and _as_text(column.arrow) != column.arrow
+    ]
+    if not nested:
+        return
+    texts = pa.schema(
+        [(field.name, _as_text(field.type) if field.name in nested else field.type) for field in parsed_as]
+    )
+    table = parse_block(block, texts)
+    for name in nested:
+        for values in _time_leaves(table.column(name).combine_chunks(), declared[name].arrow):
+            if pc.any(pc.invert(pc.match_substring_regex(values, _OFFSET))).as_py():
+                why = f"a time without a UTC offset, in a line from {first_line} on"
+                raise type_error(source, name, why, None)
+
+
+def _as_text(kind: Any) -> Any:
+    """The type with text in the place of times."""
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_as_text(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _as_text(field.type)) for field in kind])
+    return kind
+
+
+def _time_leaves(values: Any, kind: Any) -> Iterator[Any]:
+    """The texts of an array that stand where ``kind`` has times."""
+    if pa.types.is_timestamp(kind):
+        yield values
+    elif pa.types.is_list(kind):
+        yield from _time_leaves(values.flatten(), kind.value_type)
+    elif pa.types.is_struct(kind):
+        for child, field in zip(values.flatten(), kind, strict=True):
+            yield from _time_leaves(child, field.type)
 
 
 def _convert(

@@ -38,7 +38,7 @@ def read_parquet(
 
     :param scratch: where a remote file is spooled; the system's temporary folder if None.
     :raises SourceError: ``source.columns``, ``source.types`` (the row where a value does not fit),
-        ``source.truncated``, ``source.changed``.
+        ``source.encoding``, ``source.truncated``, ``source.changed``.
     """
     schema = pa.schema([(name, column.arrow) for name, column in declared.items()])
     with _opened(source, expected, scratch) as file:
@@ -55,12 +55,30 @@ def read_parquet(
             arrays = []
             for name, column in declared.items():
                 try:
-                    arrays.append(column.from_typed(batch.column(name)))
+                    values = column.from_typed(batch.column(name))
+                    _check_text(source, name, values, rows_before)
+                    arrays.append(values)
                 except ConversionFailed as error:
                     row = "" if error.index is None else f" (row {rows_before + error.index + 1})"
                     raise type_error(source, name, error.why + row, None) from None
             yield pa.record_batch(arrays, schema=schema)
             rows_before += batch.num_rows
+
+
+def _check_text(source: SourceBytes, column: str, values: Any, rows_before: int) -> None:
+    """Refuse text that is not UTF-8: readers of Parquet take any bytes, and pandas breaks on them later."""
+    if not (pa.types.is_string(values.type) or pa.types.is_nested(values.type)):
+        return
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        raise SourceError(
+            f"{source.name}: column {column!r} holds text that is not UTF-8",
+            code="source.encoding",
+            why=f"found in rows {rows_before + 1} to {rows_before + len(values)}",
+            todo="have the sender write UTF-8, or declare the column as binary on both sides",
+            context={"column": column},
+        ) from None
 
 
 def parquet_schema(source: SourceBytes, *, scratch: Path | None = None) -> Any | None:

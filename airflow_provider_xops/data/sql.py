@@ -37,7 +37,9 @@ _ALIAS = re.compile(r"[A-Za-z_]\w{0,62}")
 _GLOB = re.compile(r"[*?\[\]{}]")
 # What Arrow could not fetch for DuckDB, and what DuckDB could not decode: not the query's fault.
 _UNREAD = re.compile(r"reading the stream registered as .* failed: IOError")
-_DAMAGED = re.compile(r"No magic bytes|Snappy decompression|TProtocolException|don't know what type|out of buffer")
+_DAMAGED = re.compile(
+    r"No magic bytes|Snappy decompression|TProtocolException|don't know what type|out of buffer"
+)
 # Whole numbers wider than Delta Lake's: DuckDB's sums of integers are.
 _WIDE = {"HUGEINT", "UHUGEINT"}
 _ABOUT_THE_SQL = (
@@ -206,7 +208,8 @@ def _path(lake: Lake, ref: DatasetRef, file: FileSegment) -> str:
 def _unread(error: Exception) -> UnavailableError:
     return UnavailableError(
         "the SQL could not read its inputs or spill to disk", code="unavailable.storage",
-        why=type(error).__name__, todo="try again; if it stays, check the lake's storage and the worker's disk",
+        why=type(error).__name__,
+        todo="try again; if it stays, check the lake's storage and the worker's disk",
     )  # fmt: skip
 
 
@@ -238,7 +241,8 @@ def _typed_errors() -> Iterator[None]:
         if _DAMAGED.search(str(error)):
             raise LakeError(
                 "the SQL cannot read one of its inputs", code="lake.damaged_file",
-                why="a data file cannot be decoded", todo="run `xops lake verify` to see which, and restore it",
+                why="a data file cannot be decoded",
+                todo="run `xops lake verify` to see which, and restore it",
             ) from None  # fmt: skip
         raise DataError(
             f"the SQL failed on a value of its inputs ({type(error).__name__})", code="data.transform",

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_xops.errors import ArgumentError, XOpsError
+from airflow_provider_xops.hooks._forms import ConnectionForm
 from airflow_provider_xops.hooks._settings import configured, connection_or_none, extra_of, mask, number
 from airflow_provider_xops.settings import LakeSettings, lake_settings_from_env
 from airflow_provider_xops.version_compat import AirflowNotFoundException, BaseHook
@@ -26,7 +27,7 @@ __all__ = ["LakeHook"]
 _SECRET_WORDS = ("SECRET", "TOKEN", "PASSWORD")
 
 
-class LakeHook(BaseHook):
+class LakeHook(ConnectionForm, BaseHook):
     """Opens the lake that a connection names.
 
     The connection's host is the lake's URI: an absolute path, ``file://`` or ``s3://bucket/prefix``. For S3,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from airflow_provider_xops.errors import ArgumentError, XOpsError
+from airflow_provider_xops.hooks._forms import ConnectionForm
 from airflow_provider_xops.hooks._settings import configured, connection_or_none, extra_of, mask, number
 from airflow_provider_xops.settings import MlflowSettings, mlflow_settings_from_env, without_userinfo
 from airflow_provider_xops.version_compat import BaseHook
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["MlflowHook"]
 
 
-class MlflowHook(BaseHook):
+class MlflowHook(ConnectionForm, BaseHook):
     """Opens the MLflow server that a connection names.
 
     The connection's host is the whole tracking URI, or host, port and scheme are in their own fields; login

@@ -58,6 +58,7 @@ class S3Storage(Storage):
         self._cached: Any = None
 
     def put_if_absent(self, path: str, data: bytes, *, content_type: str | None = None) -> bool:
+        self.check_writable()
         # The mark tells our own lost answer (written, response lost, retried, 412) from another's object.
         mark = uuid.uuid4().hex
         extra: dict[str, Any] = {"Metadata": {"xops-writer": mark}} | _content_type(content_type)
@@ -86,6 +87,7 @@ class S3Storage(Storage):
         return bool(self._call("write", path, put))
 
     def overwrite(self, path: str, data: bytes) -> None:
+        self.check_writable()
         self._call("write", path, lambda client: client.put_object(**self._at(path), Body=data))
 
     def get(self, path: str) -> bytes | None:
@@ -121,9 +123,11 @@ class S3Storage(Storage):
         return iter(self._call("list", prefix, read))
 
     def delete(self, path: str) -> None:
+        self.check_writable()
         self._call("delete", path, lambda client: client.delete_object(**self._at(path)))
 
     def upload(self, local: Path, path: str) -> None:
+        self.check_writable()
         target = self._at(path)
         self._call(
             "write", path, lambda client: client.upload_file(str(local), target["Bucket"], target["Key"])

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import TableNotFoundError
 
 from airflow_provider_xops.errors import ArgumentError, ConflictError, NotFoundError
 from airflow_provider_xops.lake._delta import delta_errors
@@ -33,6 +33,7 @@ from airflow_provider_xops.lake.tables import (
     table_schema,
 )
 from airflow_provider_xops.records import Actor, DatasetVersion, WriteMode
+from airflow_provider_xops.settings import without_userinfo
 
 if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
@@ -128,6 +129,12 @@ def _relative(lake: Lake, uri_or_name: str) -> str:
     uri = uri_or_name.rstrip("/")
     if uri.startswith("file://") and isinstance(lake.storage, LocalStorage):
         uri = uri.removeprefix("file://")
+    if "://" in uri and without_userinfo(uri) != uri:
+        raise ArgumentError(
+            f"the address {without_userinfo(uri)} carries credentials",
+            code="argument.uri_credentials",
+            todo="move them into the storage options of the lake",
+        )
     if not uri:
         raise ArgumentError("no table to adopt", code="argument.empty", todo="pass its address")
     return uri.removeprefix(f"{lake.uri}/")
@@ -138,7 +145,7 @@ def _uuid_at(lake: Lake, uri: str, table: str) -> str:
     with delta_errors(f"cannot open the table at {address}"):
         try:
             handle = DeltaTable(address, storage_options=lake.storage.delta_options())
-        except (TableNotFoundError, DeltaError):
+        except TableNotFoundError:
             raise NotFoundError(
                 f"there is no Delta table at {address}", code="not_found.table", todo="correct the address"
             ) from None

@@ -23,7 +23,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, Transaction
@@ -139,6 +139,7 @@ def commit(
     pending = _undone(job, state)
     if not pending:
         return _existing(job, state)
+    lake.storage.check_writable()
     with lake.storage.scratch() as scratch:
         for _ in range(MAX_RACES):
             try:
@@ -317,8 +318,11 @@ def _existing(job: Job, state: State) -> CommitResult:
     found = {(*file.key, file.fingerprint32): file for file in reversed(state.files)}
     current = ref_of(job.lake, job.table, state.handle)
     seen: set[int] = set()
+    commits: dict[int, dict[str, Any] | None] = {}
     for identity in wanted:
-        version, metadata = find_commit(job.lake, state.handle, table=job.table, file=found[identity])
+        version, metadata = find_commit(
+            job.lake, state.handle, table=job.table, file=found[identity], known=commits
+        )
         if version in seen:
             continue
         seen.add(version)

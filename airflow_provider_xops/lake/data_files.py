@@ -102,14 +102,23 @@ def check_partition(partition: str) -> str:
 
     :raises ArgumentError: ``argument.partition``: empty, longer than 120 bytes, or with control characters.
     """
-    size = len(_PLAIN.sub(_escape, partition)) if partition else 0
-    if not partition or size > MAX_PARTITION_BYTES or not partition.isprintable():
+    if not isinstance(partition, str):
+        raise ArgumentError(
+            f"a {type(partition).__name__} cannot be a partition",
+            code="argument.partition",
+            todo="pass its name as text, such as the business date in ISO form",
+        )
+    # Asked first: a lone surrogate, which is not printable, has no bytes to escape.
+    size = len(_PLAIN.sub(_escape, partition)) if partition.isprintable() else 0
+    if not partition or not size or size > MAX_PARTITION_BYTES:
         raise ArgumentError(
             f"{partition[:50]!r} cannot be a partition",
             code="argument.partition",
             why="it is empty"
             if not partition
-            else f"it takes {size} bytes of {MAX_PARTITION_BYTES}, or is not printable",
+            else f"it takes {size} bytes of {MAX_PARTITION_BYTES}"
+            if size
+            else "it is not printable",
             todo="use a short printable name, such as the business date",
         )
     return partition

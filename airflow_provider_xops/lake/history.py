@@ -44,15 +44,28 @@ def read_commit(lake: Lake, table: str, version: int) -> dict[str, Any] | None:
     return None
 
 
-def find_commit(lake: Lake, handle: Any, *, table: str, file: FileSegment) -> tuple[int, dict[str, Any]]:
+def find_commit(
+    lake: Lake,
+    handle: Any,
+    *,
+    table: str,
+    file: FileSegment,
+    known: dict[int, dict[str, Any] | None] | None = None,
+) -> tuple[int, dict[str, Any]]:
     """The version (and metadata) whose commit brought the batch that ``file`` belongs to.
 
     Begins at the first version that can hold the file, which is almost always the one.
 
+    :param known: commits read so far; pass one to several calls, so that the commit of a load of ninety days
+        is read once and not ninety times.
+
     :raises LakeError: ``lake.history_missing``: the log before the table's head was removed.
     """
+    known = {} if known is None else known
     for version in range(file.since, handle.version() + 1):
-        metadata = read_commit(lake, table, version)
+        if version not in known:
+            known[version] = read_commit(lake, table, version)
+        metadata = known[version]
         for segment in (metadata or {}).get("segments", ()):
             if (segment["partition"], segment["batch16"], segment["fingerprint32"]) == (
                 file.partition,

@@ -99,17 +99,28 @@ def init_lake(settings: LakeSettings, *, actor: Actor, as_of: datetime) -> LakeI
         if storage.put_if_absent(LAKE_FILE, _encode(content)):
             log.info("Made lake %s at %s.", content["lake_id"], storage.uri)
             return LakeInfo(**content, created=True)
-    return _checked_info(settings, storage)
+    info = _checked_info(settings, storage)
+    if info.layout_version < LAYOUT_VERSION:
+        raise _older(storage, info.layout_version)
+    return info
 
 
 def open_lake(settings: LakeSettings) -> Lake:
-    """The lake at ``settings.uri``.
+    """The lake at ``settings.uri``. One of an older layout is read as it is; every write to it raises
+    ``lake.layout_older``.
 
     :raises LakeError: there is none (``lake.not_found``), it has another UUID than expected
-        (``lake.other_uuid``), or another layout (``lake.layout_newer``, ``lake.layout_older``).
+        (``lake.other_uuid``), or a newer layout (``lake.layout_newer``).
     """
     storage = open_storage(settings)
-    return Lake(_checked_info(settings, storage), settings, storage, EvidenceStore(storage))
+    info = _checked_info(settings, storage)
+    if info.layout_version < LAYOUT_VERSION:
+        log.warning(
+            "The lake at %s has layout %d: it can be read, not written; run `xops lake migrate %s`.",
+            storage.uri, info.layout_version, storage.uri,
+        )  # fmt: skip
+        storage.refuse_writes(_older(storage, info.layout_version))
+    return Lake(info, settings, storage, EvidenceStore(storage))
 
 
 def migrate_lake(settings: LakeSettings, *, actor: Actor, as_of: datetime) -> LakeInfo:
@@ -148,12 +159,6 @@ def _checked_info(settings: LakeSettings, storage: Storage) -> LakeInfo:
     layout = _layout(content)
     if layout > LAYOUT_VERSION:
         raise _newer(storage, layout)
-    if layout < LAYOUT_VERSION:
-        raise LakeError(
-            f"the lake at {storage.uri} has layout {layout}, this package writes layout {LAYOUT_VERSION}",
-            code="lake.layout_older", todo=f"run `xops lake migrate {storage.uri}`",
-            context={"layout_version": layout},
-        )  # fmt: skip
     return LakeInfo(
         lake_id=content["lake_id"],
         layout_version=layout,
@@ -203,6 +208,14 @@ def _newer(storage: Storage, layout: int) -> LakeError:
     return LakeError(
         f"the lake at {storage.uri} has layout {layout}, this package knows up to {LAYOUT_VERSION}",
         code="lake.layout_newer", todo="upgrade airflow-provider-xops", context={"layout_version": layout},
+    )  # fmt: skip
+
+
+def _older(storage: Storage, layout: int) -> LakeError:
+    return LakeError(
+        f"the lake at {storage.uri} has layout {layout}, this package writes layout {LAYOUT_VERSION}",
+        code="lake.layout_older", why="an older layout is only read",
+        todo=f"run `xops lake migrate {storage.uri}`", context={"layout_version": layout},
     )  # fmt: skip
 
 

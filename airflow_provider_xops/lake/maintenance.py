@@ -80,6 +80,7 @@ def fold_evidence(
 
     An object that cannot be read as a record is left where it is, with a warning.
     """
+    lake.storage.check_writable()
     storage, folded = lake.storage, Folded.read(lake.storage, kind)
     paths = {
         path.rpartition("/")[2].removesuffix(".json"): path for path in storage.list(f"{EVIDENCE}/{kind}/")

@@ -89,12 +89,13 @@ def scan(
     if with_partition and PARTITION_COLUMN not in names:
         names.append(PARTITION_COLUMN)
     dataset, target = view.dataset(partitions), pa.schema([view.full_schema.field(name) for name in names])
+    # Bound here, where nothing is read yet: a filter that does not fit the columns is the caller's mistake.
+    scanner = dataset.scanner(columns=names, filter=filter)
     what = f"cannot read {ref}"
     with read_errors(what):
-        if batch_rows is None:
-            batches = dataset.scanner(columns=names, filter=filter).to_batches()
-        else:
-            batches = _by_row_group(dataset, names, filter, batch_rows)
+        batches = (
+            scanner.to_batches() if batch_rows is None else _by_row_group(dataset, names, filter, batch_rows)
+        )
     return pa.RecordBatchReader.from_batches(
         target, (cast_batch(batch, target) for batch in typed_batches(batches, what))
     )
@@ -281,7 +282,11 @@ def _digest_or_reason(view: _View, parts: list[FileSegment] | None) -> str:
     except FileNotFoundError:
         return "a file is missing"
     except LakeError as error:
-        return "a file is missing" if error.code == "lake.missing_file" else f"a file cannot be read ({error.code})"
+        return (
+            "a file is missing"
+            if error.code == "lake.missing_file"
+            else f"a file cannot be read ({error.code})"
+        )
     except (pa.ArrowException, OSError) as error:
         return f"a file cannot be read ({type(error).__name__})"
 

@@ -11,6 +11,7 @@ Paths are relative to the lake, with ``/``. Every failure is typed: ``lake.not_w
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import logging
 import os
@@ -58,6 +59,16 @@ class Storage(ABC):
     """
 
     uri: str
+    _refusal: XOpsError | None = None
+
+    def refuse_writes(self, error: XOpsError) -> None:
+        """From here on every write to the lake raises ``error``; reading goes on."""
+        self._refusal = error
+
+    def check_writable(self) -> None:
+        """For whoever writes by another way, such as deltalake's: raise what writes are refused with."""
+        if self._refusal is not None:
+            raise copy.copy(self._refusal)
 
     @abstractmethod
     def put_if_absent(self, path: str, data: bytes, *, content_type: str | None = None) -> bool:
@@ -155,6 +166,7 @@ class LocalStorage(Storage):
         self.uri = str(root)
 
     def put_if_absent(self, path: str, data: bytes, *, content_type: str | None = None) -> bool:
+        self.check_writable()
         target = self._path(path)
         with self._errors("write", path), self._written(data) as temporary:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -170,6 +182,7 @@ class LocalStorage(Storage):
         return True
 
     def overwrite(self, path: str, data: bytes) -> None:
+        self.check_writable()
         target = self._path(path)
         with self._errors("write", path), self._written(data) as temporary:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -205,10 +218,12 @@ class LocalStorage(Storage):
         return iter(sorted(found))
 
     def delete(self, path: str) -> None:
+        self.check_writable()
         with self._errors("delete", path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self._path(path).unlink()
 
     def upload(self, local: Path, path: str) -> None:
+        self.check_writable()
         target = self._path(path)
         with self._errors("write", path):
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -185,6 +185,7 @@ def ensure_table(
     :raises DataError: ``data.mode_mismatch``: it exists with another mode or other keys.
     """
     check_table_name(table)
+    lake.storage.check_writable()
     info = TableInfo(mode=WriteMode(mode), keys=tuple(keys))
     full = with_partition_column(to_delta_schema(schema))
     with delta_errors(f"cannot open table {table}"):

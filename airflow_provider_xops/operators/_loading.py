@@ -176,6 +176,7 @@ class TransformDatasetOperator(XOpsOperator):
     """
 
     required = ("table", "inputs")
+    user_code = ("function",)
     template_fields = (
         *XOpsOperator.template_fields,
         "table",

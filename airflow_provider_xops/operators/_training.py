@@ -94,6 +94,7 @@ class TrainModelOperator(_ModelWriter):
     """
 
     required = ("model_name", "estimator", "target", "split")
+    user_code = ("estimator",)
     template_fields = (
         *RegistryOperator.template_fields,
         "table",

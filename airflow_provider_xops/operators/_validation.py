@@ -56,6 +56,7 @@ class ValidateDatasetOperator(XOpsOperator):
     """
 
     required = ("dataset", "suite", "on_failure")
+    user_code = ("suite",)
     template_fields = (*XOpsOperator.template_fields, "dataset", "suite", "partition", "on_failure", "engine")
     operator_extra_links = (ValidationReportLink(), EvidenceLink())
 

@@ -124,7 +124,8 @@ def _without_vacuous(batch: Any, results: dict[int, CheckResult]) -> dict[int, C
     counted = _run_together(batch, {number: check for number, (_, check) in counting.items()})
     for number, (position, _) in counting.items():
         count = counted[number]
-        if count.outcome is not Outcome.ERRORED and not count.unexpected_count:
+        present = count.element_count if "null" in results[position].check.type else count.unexpected_count
+        if count.outcome is not Outcome.ERRORED and not present:
             results[position] = CheckResult(
                 check=results[position].check,
                 outcome=Outcome.NO_DATA,

@@ -65,8 +65,9 @@ def apply_policy(
     passed                                            continue
     failed     below critical                         continue (publishing accepts it too)
     failed     critical                               ``on_failure``: fail, skip, or warn (continue)
-    errored    any                                    fail, under every ``on_failure``; ``on_error="warn"``
-    continues no data                                           ``on_no_data``: skip, continue or fail
+    errored    any                                    fail, under every ``on_failure``;
+                                                      ``on_error="warn"`` continues
+    no data                                           ``on_no_data``: skip, continue or fail
     =========  =====================================  =====================================================
 
     To continue is not to publish: :func:`~airflow_provider_xops.data.publish.publish` looks at the report

@@ -2,10 +2,10 @@
 
 For validation. A suite is written with Great Expectations, in one of three forms::
 
-    "my_project.suites:flights"     a function without arguments that returns an ExpectationSuite or a list
-    of expectations "/opt/suites/flights.json"      {"name": "flights", "expectations": [{"type":
-    "expect_...", "kwargs": {...}, "/opt/suites/flights.yaml"
-    "severity": "warning"}]}
+    "my_project.suites:flights"     a function without arguments: gives an ExpectationSuite or a list
+    "/opt/suites/flights.json"      {"name": "flights", "expectations": [
+                                        {"type": "expect_...", "kwargs": {...}, "severity": "warning"}]}
+    "/opt/suites/flights.yaml"      the same
 
 ``severity`` is Great Expectations' own (critical unless said otherwise). What the engines get is plain data,
 so that an engine need not be Great Expectations.

@@ -47,6 +47,8 @@ __all__ = ["Action", "LakeFrame", "apply_policy", "stop_error", "validate"]
 
 log = logging.getLogger(__name__)
 
+FLOAT_WHOLE = 2**53  # from here on a 64-bit float skips whole numbers
+
 
 class LakeFrame:
     """The rows of some partitions of a dataset version, read when an engine asks for them."""
@@ -67,10 +69,27 @@ class LakeFrame:
         return count_rows(self._lake, self._ref, partitions=self._partitions)
 
     def pandas(self) -> pd.DataFrame:
-        """All rows in memory. Dates are Python dates, times are UTC."""
+        """All rows in memory. Dates are Python dates, times are UTC; whole numbers with missing values are
+        floats, or Python integers where a float would not hold one exactly."""
         table = scan(self._lake, self._ref, partitions=self._partitions).read_all()
+        exact = {
+            name: table.column(name).to_pandas(integer_object_nulls=True)
+            for name in table.column_names
+            if _outgrows_floats(table.column(name))
+        }
         frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
-        return frame
+        return frame.assign(**exact)
+
+
+def _outgrows_floats(column: Any) -> bool:
+    """Whether pandas would round whole numbers of the column, because others are missing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_int64(column.type) or not column.null_count or column.null_count == len(column):
+        return False
+    ends = pc.min_max(column)
+    return bool(ends["min"].as_py() < -FLOAT_WHOLE or ends["max"].as_py() > FLOAT_WHOLE)
 
 
 def validate(

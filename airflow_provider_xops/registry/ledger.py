@@ -274,6 +274,7 @@ def _open(lake: Lake, slug: str) -> DeltaTable | None:
 
 
 def _open_or_create(lake: Lake, model: str) -> DeltaTable:
+    lake.storage.check_writable()
     slug = slug_of(model)
     handle = _open(lake, slug)
     if handle is not None:

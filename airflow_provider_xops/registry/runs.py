@@ -80,8 +80,8 @@ def work_key(actor: Actor, *fingerprint: Any) -> str:
 def earlier_attempts(client: RegistryClient, *, experiment: str, key: str) -> Earlier:
     """Whether a run of this work was ever made, deleted ones included: the one question before training.
 
-    A version is registered inside a run. Without a run of the key there is no version to be found and no run
-    to be closed, and :func:`run` and ``register_model`` need not ask for them again.
+    A version is registered inside a run. Without a run of the key there is no version to be found, and
+    neither training nor ``register_model`` need search for one.
 
     What it does not see: runs in an experiment of another name, and those that ``mlflow gc`` has removed. The
     work is then done again; ``register_model`` still ends in the version that was there.
@@ -125,9 +125,10 @@ def run(
     :raises Superseded: a newer attempt at the same work has an open run (``superseded.run``).
     """
     experiment_id = (earlier and earlier.experiment_id) or client.experiment_id(experiment)
-    first = earlier is not None and not earlier.begun
-    # Whatever the earlier answer was of, it may have ended meanwhile: only "nothing" is worth keeping.
-    closed = 0 if first else _close_leftovers(client, experiment_id, key, actor, keep=None)
+    # Also where nobody had begun: between that answer and now lies the reading of the data, and a newer
+    # attempt may have begun meanwhile.
+    closed = _close_leftovers(client, experiment_id, key, actor, keep=None)
+    first = earlier is not None and not earlier.begun and not closed
     handle = _start(client, experiment_id, key, actor, run_name, tags, closed=closed, first=first)
     try:
         yield handle

@@ -18,6 +18,8 @@ def dag_bag(folder: str | Path) -> Any:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:
         from airflow.models.dagbag import DagBag
+
+        return DagBag(dag_folder=str(folder), include_examples=False)
     return DagBag(dag_folder=str(folder), bundle_name="dags-folder")
 
 

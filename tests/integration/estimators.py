@@ -14,7 +14,7 @@ class Raises:
     """Its fit raises, with a value of the data in the message."""
 
     def fit(self, rows: Any, target: Any) -> None:
-        raise ValueError(f"cannot digest {rows['x'].iloc[0]!r} of N328NB")
+        raise ValueError(f"cannot digest '{rows['x'].iloc[0]}'")
 
     def predict(self, rows: Any) -> Any:
         return np.zeros(len(rows))

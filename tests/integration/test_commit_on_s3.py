@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from airflow_provider_xops.errors import LakeError, NotFoundError, Superseded
+from airflow_provider_xops.errors import LakeError, NotFoundError, Superseded, XOpsError
 from airflow_provider_xops.lake.adopt import adopt_table
 from airflow_provider_xops.lake.lake import Lake, init_lake, open_lake
 from airflow_provider_xops.lake.read import scan, verify_version
 from airflow_provider_xops.lake.tables import head, list_tables
 from airflow_provider_xops.records import WriteMode
 from tests import servers
+from tests.integration.lossy_proxy import lossy_proxy
 from tests.unit.lake.helpers import AS_OF, put, rows_of, segment, untouchable, user
 
 RACERS = 8
@@ -112,3 +116,29 @@ def test_a_table_beside_the_lake_is_adopted(s3_lake: Lake) -> None:
 def test_a_missing_table_is_not_found(s3_lake: Lake) -> None:
     with pytest.raises(NotFoundError):
         head(s3_lake, "nothing")
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_commit_whose_answer_the_network_lost_is_found_and_keeps_its_files(
+    seaweedfs: servers.S3Server, version: int
+) -> None:
+    # given: a table (or none yet), and a network that loses the answer to the PUT of the commit
+    settings = seaweedfs.lake_settings(next(_PREFIXES))
+    init_lake(settings, actor=user(), as_of=AS_OF)
+    if version:
+        put(open_lake(settings), "t", segment("p", "1", {"a": [1]}))
+    address = urlsplit(settings.storage_options["AWS_ENDPOINT_URL"])
+    with lossy_proxy(str(address.hostname), int(address.port or 80)) as proxy:
+        options = {**settings.storage_options, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
+        lake = open_lake(replace(settings, storage_options=options))
+        proxy.lose = f"t/_delta_log/{version:020d}.json"
+        # when: the client notices, or its own retry finds the name taken
+        with contextlib.suppress(XOpsError):
+            assert put(lake, "t", segment("p", "2", {"a": [2]}), actor=user(2)).record.version == version
+        assert proxy.lost
+        again = put(lake, "t", untouchable("p", "2"), actor=user(3))
+    # then
+    assert again.record.ref == head(open_lake(settings), "t")
+    assert (again.reused, again.record.version) == (True, version)
+    assert verify_version(open_lake(settings), again.record.ref) == []
+    assert rows_of(open_lake(settings), "t") == {"p": [(2,)]}

@@ -139,7 +139,7 @@ def test_a_version_whose_run_somebody_deleted_is_still_the_same_works(
     assert versions(client, name) == [1]
 
 
-def test_a_first_attempt_asks_mlflow_once_whether_the_work_was_done(
+def test_a_first_attempt_searches_for_its_version_only_after_it_has_made_one(
     client: RegistryClient, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import requests
@@ -159,7 +159,7 @@ def test_a_first_attempt_asks_mlflow_once_whether_the_work_was_done(
     train(client, lake, name, key="tuesday")
 
     searches = [call for call in asked if call.endswith("/search")]
-    assert searches == ["POST runs/search", "GET model-versions/search"]
+    assert searches == ["POST runs/search", "POST runs/search", "GET model-versions/search"]
     assert asked.index("POST model-versions/create") == asked.index("GET model-versions/search") - 1
     assert "POST registered-models/create" not in asked
 
@@ -277,6 +277,25 @@ def test_the_orphan_of_a_killed_worker_does_not_close_its_successors_run(
         runs.run(client, experiment=name, key=key, actor=older),
     ):
         pass
+
+
+def test_an_attempt_that_asked_before_its_successor_began_gives_way(client: RegistryClient) -> None:
+    name = fresh_name()
+    newer, older = an_actor("train", fence=2), an_actor("train", fence=1)
+    key = runs.work_key(newer, name)
+    client.experiment_id(name)
+    asked = runs.earlier_attempts(client, experiment=name, key=key)
+
+    with (
+        runs.run(client, experiment=name, key=key, actor=newer, earlier=asked) as handle,
+        pytest.raises(Superseded),
+        runs.run(client, experiment=name, key=key, actor=older, earlier=asked),
+    ):
+        pass
+
+    assert not asked.begun
+    assert handle.first
+    assert [run.info.status for run in all_runs(client, name)] == ["FINISHED"]
 
 
 def test_work_that_raises_leaves_a_failed_run_and_no_version(client: RegistryClient) -> None:

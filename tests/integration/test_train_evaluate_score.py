@@ -28,6 +28,7 @@ from airflow_provider_xops.records import (
     Evaluation,
     ModelVersion,
     Outcome,
+    PromotionDecision,
     PromotionOutcome,
     ScoringRun,
 )
@@ -196,6 +197,19 @@ def files_under(client: RegistryClient, model: ModelVersion, folder: Path) -> It
     from airflow_provider_xops.registry.artifacts import download
 
     return (path for path in download(client, model.source_uri, folder / "m").rglob("*") if path.is_file())
+
+
+def test_a_commit_elsewhere_is_no_reason_to_train_again_and_a_changed_source_is(
+    fit: Callable[..., ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_xops.training.fit.code_version", lambda _: "git:1")
+    first = fit()
+    monkeypatch.setattr("airflow_provider_xops.training.fit.code_version", lambda _: "git:2")
+    assert fit() == first
+    assert first.code_version == "git:1"
+
+    monkeypatch.setattr("airflow_provider_xops.training.fit.source_digest", lambda _: "sha256:changed")
+    assert (fit().version, fit().code_version) == (first.version + 1, "git:2")
 
 
 def test_a_run_names_its_data_code_parameters_figures_and_environment(
@@ -400,6 +414,48 @@ def test_a_random_split_of_the_same_partitions_is_no_leak(
         lake, client, model=model, expected=None, evaluation=evaluation, actor=actor, as_of=as_of
     ).decision
     assert decision.outcome is PromotionOutcome.PROMOTED
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"kind": "random", "seed": 3, "stratify": "late"},
+        {"kind": "group", "column": "id", "seed": 3, "fraction": 0.2},
+    ],
+    ids=lambda split: str(split["kind"]),
+)
+def test_models_of_other_features_are_compared_on_the_same_held_out_rows(
+    lake: Lake,
+    client: RegistryClient,
+    fit: Callable[..., ModelVersion],
+    actor: Actor,
+    as_of: datetime,
+    split: dict[str, Any],
+) -> None:
+    champion, challenger = fit(split=split), fit(split=split, features=["x"])
+    assert champion.holdout is not None
+    assert challenger.holdout is not None
+    assert champion.holdout.digest != challenger.holdout.digest
+    assert champion.holdout.row_ids_digest == challenger.holdout.row_ids_digest
+
+    def decided(model: ModelVersion, against: ModelVersion | None) -> PromotionDecision:
+        gates = [MetricThreshold(metric="log_loss", maximum=99)]
+        evaluation = evaluate(
+            lake, client, challenger=model, champion=against, gates=gates, actor=actor, as_of=as_of
+        )
+        expected = against.version if against else None
+        return promote(
+            lake, client, model=model, expected=expected, evaluation=evaluation, actor=actor, as_of=as_of
+        ).decision
+
+    assert decided(champion, None).outcome is PromotionOutcome.PROMOTED
+    assert decided(challenger, champion).outcome is PromotionOutcome.PROMOTED
+
+    # Of another random split some held out rows were trained on by the champion.
+    other = fit(split={"kind": "random", "seed": 4}, features=["x"])
+    held = decided(other, challenger)
+    assert held.outcome is PromotionOutcome.HELD
+    assert held.reason.startswith(f"leak: of {other.holdout.rows} holdout rows {challenger.ref} was trained")
 
 
 def test_a_nan_figure_is_none_in_the_record_and_holds_the_promotion(

@@ -15,8 +15,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "airflow_provider_xops"
 SURFACE = ("hooks", "operators", "sensors", "triggers", "notifications", "decorators", "links", "plugin")
 LIGHT_MODULES = (
-    "cli.py", "errors.py", "get_provider_info.py", "records.py", "settings.py", "usercode.py",
-    "version_compat.py",
+    "_record_base.py", "_record_kinds.py", "_record_values.py", "cli.py", "errors.py", "get_provider_info.py",
+    "records.py", "settings.py", "usercode.py", "version_compat.py",
 )  # fmt: skip
 HEAVY = {
     "boto3", "botocore", "deltalake", "duckdb", "great_expectations", "joblib", "matplotlib", "mlflow",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_xops.errors import UserCodeError
-from airflow_provider_xops.usercode import code_version, reference_of, resolve_callable
+from airflow_provider_xops.usercode import code_version, reference_of, resolve_callable, source_digest
 
 
 def top_level(value: int) -> int:
@@ -184,6 +184,33 @@ def test_code_version_is_the_commit_while_the_file_is_committed(
     changed = code_version("xops_versioned:fn")
     assert changed == "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()
     assert changed != by_hash
+
+
+def test_the_source_digest_changes_with_the_file_and_with_no_other_commit(
+    package: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    file = package("xops_sourced", "def fn(): ...\n")
+    (tmp_path / ".gitignore").write_text("__pycache__/\n")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    version, digest = code_version("xops_sourced:fn"), source_digest("xops_sourced:fn")
+    assert digest == "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()
+
+    (tmp_path / "README.md").write_text("something else\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "elsewhere")
+    assert code_version("xops_sourced:fn") != version
+    assert source_digest("xops_sourced:fn") == digest
+
+    file.write_text("def fn(): return 1\n")
+    git(tmp_path, "commit", "-qam", "here")
+    assert source_digest("xops_sourced:fn") != digest
+
+
+def test_the_source_digest_of_what_has_no_source_exists() -> None:
+    assert source_digest("sys:intern") == "sha256:" + hashlib.sha256(sys.version.encode()).hexdigest()
+    assert source_digest("math:sqrt").startswith("sha256:")
 
 
 def test_code_version_without_git_is_the_hash(

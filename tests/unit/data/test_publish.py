@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.read import content_digest, partition_digests
 from airflow_provider_xops.lake.tables import table_exists
 from airflow_provider_xops.records import (
+    XCOM_LIMIT_BYTES,
     Actor,
     DatasetRef,
     Outcome,
     Severity,
     ValidationReport,
     WriteMode,
+    compact,
 )
 from tests.unit.lake.helpers import put, rows_of, segment, user
 
@@ -139,6 +142,38 @@ def test_an_older_raw_version_never_replaces_a_newer_one(
     assert rows_of(lake, "flights") == {"2013-01-01": [(2, "AA")]}
 
 
+def test_rows_that_came_back_do_not_open_the_door_for_an_older_version(
+    lake: Lake, reported: Any, publishing: Publish
+) -> None:
+    # given: a day that was corrected, and whose correction was taken back
+    first = reported(raw(lake, "2013-01-01", 1), "2013-01-01")
+    wrong = reported(raw(lake, "2013-01-01", 2, fence=2), "2013-01-01")
+    back = reported(raw(lake, "2013-01-01", 1, fence=3), "2013-01-01")
+    publishing(first)
+    publishing(back)
+    # then: the publication of the version in between, late, changes nothing
+    with pytest.raises(Superseded):
+        publishing(wrong)
+    assert rows_of(lake, "flights") == {"2013-01-01": [(1, "AA")]}
+
+
+def test_a_partition_that_did_not_change_is_not_published_again(
+    lake: Lake, reported: Any, publishing: Publish
+) -> None:
+    published = publishing(reported(raw(lake, "2013-01-01", 1), "2013-01-01"))
+    later = raw(lake, "2013-01-02", 2)
+    assert publishing(reported(later, "2013-01-01")).record == published.record
+    assert publishing(reported(later)).record.partitions == ("2013-01-02",)
+
+
+def test_zeros_with_a_sign_and_numbers_that_are_none_keep_their_digest(
+    lake: Lake, reported: Any, publishing: Publish
+) -> None:
+    rows = {"flight": [2, 1, 3], "delay": [float("nan"), -0.0, None]}
+    report = reported(put(lake, "flights__raw", segment("all", "1", rows), keys=["flight"]).record.ref)
+    assert publishing(report).record.partition_digests == report.partition_digests
+
+
 class TestOutcomes:
     @pytest.mark.parametrize(
         ("outcome", "severity"),
@@ -234,3 +269,24 @@ class TestModes:
         raw(lake, "all", 1, 2, batch_id="a", **options)
         publishing(reported(raw(lake, "all", 2, 3, batch_id="b", fence=2, **options)))
         assert sorted(rows_of(lake, "flights")["all"]) == [(1, "AA"), (2, "AA"), (3, "AA")]
+
+
+def test_a_history_of_ninety_days_is_one_commit_that_fits_between_tasks(
+    lake: Lake, reported: Any, publishing: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: January to March loaded and validated at once
+    days = [(datetime(2013, 1, 1, tzinfo=UTC) + timedelta(days=day)).date().isoformat() for day in range(90)]
+    parts = [segment(day, f"input {day}", {"flight": [1], "carrier": ["AA"]}) for day in days]
+    report = reported(put(lake, "flights__raw", *parts).record.ref)
+    # when
+    record = publishing(report).record
+    # then
+    assert (record.version, record.partitions, record.total_rows) == (0, tuple(days), 90)
+    for each in (report, record):
+        assert len(json.dumps(compact(each, uri="file:///lake/record.json"))) <= XCOM_LIMIT_BYTES
+    # and: finding it again reads its commit once, not once a day
+    reads: list[str] = []
+    get = lake.storage.get
+    monkeypatch.setattr(lake.storage, "get", lambda path: reads.append(path) or get(path))
+    assert publishing(report).record == record
+    assert sum("flights/_delta_log" in path for path in reads) == 1

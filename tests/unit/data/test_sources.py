@@ -210,6 +210,22 @@ class TestValues:
         error = refused(path, {"day": "date"})
         assert error.context == {"column": "day", "line": 3}
 
+    @pytest.mark.parametrize(
+        ("kind", "value"),
+        [
+            ("struct<at: timestamp>", '{"at": "2013-01-01T05:00:00%s"}'),
+            ("list<struct<at: timestamp>>", '[{"at": null}, {"at": "2013-01-01 05:00:00%s"}]'),
+        ],
+    )
+    def test_a_json_time_inside_a_column_needs_its_offset_too(
+        self, write: Write, kind: str, value: str
+    ) -> None:
+        good, bad = f'{{"stop": {value % "Z"}}}\n', f'{{"stop": {value % ""}}}\n'
+        assert len(rows(write("a.jsonl", good + '{"stop": null}\n'), {"stop": kind})) == 2
+        error = refused(write("b.jsonl", good + bad), {"stop": kind})
+        assert (error.code, error.context["column"]) == ("source.types", "stop")
+        assert "2013" not in str(error)
+
     def test_a_parquet_column_of_another_type_is_named_with_both(self, tmp_path: Path) -> None:
         error = refused(as_parquet(tmp_path, pa.table({"flight": ["1"], "carrier": ["A"]})))
         assert error.code == "source.types"
@@ -249,6 +265,17 @@ class TestDamage:
         error = refused(write(name, content))
         assert (error.code, error.context["line"]) == ("source.encoding", line)
         assert "iconv" in error.todo
+
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_parquet_text_that_is_not_utf8_is_refused(self, tmp_path: Path, nested: bool) -> None:
+        # given: what a writer that does not look writes
+        buffers = [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]
+        text = pa.Array.from_buffers(pa.string(), 1, buffers)
+        column = pa.StructArray.from_arrays([text], ["name"]) if nested else text
+        path = as_parquet(tmp_path, pa.table({"carrier": column}))
+        # then
+        error = refused(path, {"carrier": "struct<name: string>" if nested else "string"})
+        assert (error.code, error.context["column"]) == ("source.encoding", "carrier")
 
     @pytest.mark.parametrize("keep", [4, 200, -1])
     def test_a_truncated_parquet_file_is_refused(self, tmp_path: Path, keep: int) -> None:

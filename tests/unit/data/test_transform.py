@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -240,6 +242,31 @@ class TestFunctions:
         assert not make(
             {"flights": flights}, function=f"{FUNCTIONS}:above", function_args={"minimum": 3}
         ).reused
+
+    def test_a_commit_elsewhere_in_its_repository_is_no_reason_to_call_it_again(
+        self, flights: DatasetRef, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        repository = tmp_path / "repository"
+        repository.mkdir()
+        module = repository / "xops_committed.py"
+        module.write_text("def same(inputs):\n    return inputs['flights']\n")
+
+        def commit_all() -> None:
+            git = ["git", "-C", str(repository), "-c", "user.name=t", "-c", "user.email=t@example.com"]
+            for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "more"]):
+                subprocess.run([*git, *arguments], check=True, capture_output=True)
+
+        monkeypatch.syspath_prepend(str(repository))
+        commit_all()
+        assert not make({"flights": flights}, function="xops_committed:same").reused
+
+        (repository / "README.md").write_text("something else\n")
+        commit_all()
+        assert make({"flights": flights}, function="xops_committed:same").reused
+
+        module.write_text(module.read_text() + "# changed\n")
+        commit_all()
+        assert not make({"flights": flights}, function="xops_committed:same").reused
 
     def test_a_function_may_give_a_data_frame(self, flights: DatasetRef, make: Make) -> None:
         assert make({"flights": flights}, function=f"{FUNCTIONS}:as_frame").record.rows == 4

@@ -7,8 +7,17 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
 
-from airflow_provider_xops.errors import ArgumentError, ConflictError, DataError, LakeError, NotFoundError
+from airflow_provider_xops.errors import (
+    ArgumentError,
+    ConflictError,
+    DataError,
+    LakeError,
+    NotFoundError,
+    UnavailableError,
+)
+from airflow_provider_xops.lake import adopt as module
 from airflow_provider_xops.lake.adopt import adopt_table
 from airflow_provider_xops.lake.digest import table_digest
 from airflow_provider_xops.lake.history import stored_record
@@ -153,3 +162,22 @@ def test_what_is_no_table_or_cannot_be_digested_is_refused(lake: Lake, tmp_path:
 
     assert caught.value.code == "data.naive_timestamp"
     assert not table_exists(lake, "naive")
+
+
+def test_an_address_with_credentials_is_refused_and_not_repeated(lake: Lake) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        adopt(lake, "s3://AKIAEXAMPLE:verysecret@bucket/orders")
+    assert caught.value.code == "argument.uri_credentials"
+    assert "verysecret" not in str(caught.value)
+
+
+def test_storage_that_does_not_answer_is_not_a_missing_table(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> object:
+        raise DeltaError("Generic S3 error: HTTP error: error sending request")
+
+    monkeypatch.setattr(module, "DeltaTable", unreachable)
+    with pytest.raises(UnavailableError) as caught:
+        adopt(lake, tmp_path / "orders")
+    assert caught.value.retryable

@@ -316,6 +316,8 @@ def test_mode_and_keys_are_fixed_by_the_first_commit(lake: Lake) -> None:
         (lambda lake: put(lake, "t", untouchable("", "1")), "argument.partition"),
         (lambda lake: put(lake, "t", untouchable("p\n", "1")), "argument.partition"),
         (lambda lake: put(lake, "t", untouchable("x" * 200, "1")), "argument.partition"),
+        (lambda lake: put(lake, "t", untouchable("\ud800", "1")), "argument.partition"),
+        (lambda lake: put(lake, "t", untouchable(20130101, "1")), "argument.partition"),  # type: ignore[arg-type]
         (lambda lake: put(lake, "t", untouchable("p", "")), "argument.fingerprint"),
         (lambda lake: put(lake, "t", untouchable("p", "1"), mode=APPEND), "argument.batch_id"),
         (lambda lake: put(lake, "t", untouchable("p", "1"), **MERGE), "argument.batch_id"),

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from airflow_provider_xops.errors import DataError, LakeError
@@ -23,8 +24,12 @@ from airflow_provider_xops.lake.lake import (
     migrate_lake,
     open_lake,
 )
-from airflow_provider_xops.records import Actor
+from airflow_provider_xops.lake.maintenance import fold_evidence
+from airflow_provider_xops.lake.pins import pin
+from airflow_provider_xops.lake.tables import ensure_table
+from airflow_provider_xops.records import Actor, WriteMode
 from airflow_provider_xops.settings import LakeSettings
+from tests.unit.lake.helpers import put, rows_of, segment
 from tests.unit.lake.processes import NOW, run_all, try_as_nobody
 
 
@@ -33,7 +38,7 @@ def lake_file(settings: LakeSettings) -> Path:
 
 
 def write_lake_file(settings: LakeSettings, content: Any) -> None:
-    lake_file(settings).parent.mkdir(parents=True)
+    lake_file(settings).parent.mkdir(parents=True, exist_ok=True)
     lake_file(settings).write_text(content if isinstance(content, str) else json.dumps(content))
 
 
@@ -134,7 +139,7 @@ def test_an_older_layout_is_migrated_once_and_keeps_its_identity(
     old = {"lake_id": "from-before", "created_at": "2020-01-01T00:00:00+00:00", "created_by": "founder"}
     write_lake_file(lake_settings, old)
     with pytest.raises(LakeError) as caught:
-        open_lake(lake_settings)
+        init_lake(lake_settings, actor=actor, as_of=as_of)
     assert caught.value.code == "lake.layout_older"
     assert "xops lake migrate" in caught.value.todo
 
@@ -232,3 +237,40 @@ def test_opening_a_local_lake_loads_no_heavy_library(lake: Lake) -> None:
     done = subprocess.run([sys.executable, "-c", code, lake.uri], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_an_older_layout_is_read_and_not_written(
+    lake: Lake, lake_settings: LakeSettings, actor: Actor, as_of: datetime
+) -> None:
+    # given: a lake with data, from before layouts were numbered
+    record = put(lake, "t", segment("p", "1", {"a": [1]})).record
+    write_lake_file(lake_settings, {"lake_id": lake.lake_id})
+    before = {path: lake.storage.get(path) for path in lake.storage.list("")}
+    older = open_lake(lake_settings)
+    # then: data and evidence are there
+    assert older.info.layout_version == 0
+    assert rows_of(older, "t") == {"p": [(1,)]}
+    assert older.evidence.get("versions", record.record_id) == record
+    assert put(older, "t", segment("p", "1", {"a": [1]})).reused
+    # and: nothing can be written, by any way
+    writes: list[Callable[[], object]] = [
+        lambda: put(older, "t", segment("q", "1", {"a": [1]})),
+        lambda: put(older, "new", segment("q", "1", {"a": [1]})),
+        lambda: ensure_table(
+            older, "new", pa.schema([("a", pa.int64())]), mode=WriteMode.REPLACE, actor=actor
+        ),
+        lambda: pin(older, record.ref, reason="hold", holder="case 1", actor=actor, as_of=as_of),
+        lambda: older.evidence.put_report("r.json", b"{}", content_type="application/json"),
+        lambda: fold_evidence(older, "versions", older_than=as_of, actor=actor, as_of=as_of),
+        lambda: older.storage.delete("_xops/lake.json"),
+        lambda: older.storage.check_put_if_absent(),
+    ]
+    for write in writes:
+        with pytest.raises(LakeError) as caught:
+            write()
+        assert caught.value.code == "lake.layout_older"
+        assert "xops lake migrate" in caught.value.todo
+    assert {path: lake.storage.get(path) for path in lake.storage.list("")} == before
+    # and: migrated, it can
+    migrate_lake(lake_settings, actor=actor, as_of=as_of)
+    assert not put(open_lake(lake_settings), "t", segment("q", "1", {"a": [1]})).reused

@@ -1,4 +1,4 @@
-"""A commit that was made although its writer was told otherwise: it is found, recorded, and nothing of it is lost."""
+"""A commit that was made although its writer was told otherwise is found, recorded, and loses nothing."""
 
 from __future__ import annotations
 

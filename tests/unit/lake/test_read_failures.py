@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from airflow_provider_xops.data.transform import transform
@@ -89,11 +91,13 @@ def test_storage_that_stops_to_answer_while_rows_are_read_is_retryable(
 
 
 def test_storage_that_stops_to_answer_under_sql_is_retryable(
-    lake: Lake, version: tuple[DatasetRef, Path], monkeypatch: pytest.MonkeyPatch, actor: Actor, as_of: datetime
+    lake: Lake,
+    version: tuple[DatasetRef, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    actor: Actor,
+    as_of: datetime,
 ) -> None:
     # given: a lake that DuckDB reads through Arrow, as it does on S3
-    import pyarrow as pa
-
     from airflow_provider_xops.data import sql
 
     def broken() -> Any:
@@ -105,7 +109,15 @@ def test_storage_that_stops_to_answer_under_sql_is_retryable(
     monkeypatch.setattr(sql, "arrow_dataset", lambda *_: pa.RecordBatchReader.from_batches(schema, broken()))
     # then
     with pytest.raises(UnavailableError) as caught:
-        transform(
-            lake, {"t": version[0]}, table="out", sql="SELECT a FROM t", actor=actor, as_of=as_of
-        )
+        transform(lake, {"t": version[0]}, table="out", sql="SELECT a FROM t", actor=actor, as_of=as_of)
     assert caught.value.retryable
+
+
+@pytest.mark.parametrize("batch_rows", [None, 1])
+def test_a_filter_that_does_not_fit_the_columns_is_not_called_damage(
+    lake: Lake, version: tuple[DatasetRef, Path], batch_rows: int | None
+) -> None:
+    with pytest.raises(pa.ArrowException):
+        scan(
+            lake, version[0], filter=pc.match_substring(pc.field("a"), "x"), batch_rows=batch_rows
+        ).read_all()

@@ -125,6 +125,16 @@ def test_template_that_renders_to_nothing_is_refused(context: dict[str, Any]) ->
         operator.execute(context)
 
 
+def test_function_as_user_code_is_not_called_by_the_templating(context: dict[str, Any]) -> None:
+    class Takes(Stub):
+        user_code = ("thing",)
+
+    operator = Takes(task_id="t", thing=actor_of)
+    operator.render_template_fields({"params": {}})
+
+    assert operator.execute(context)["thing"] is actor_of
+
+
 def test_actor_has_one_key_for_all_tries_and_a_rising_fence(make_context: MakeContext) -> None:
     first, second = (actor_of(make_context(try_number=number)) for number in (1, 2))
 

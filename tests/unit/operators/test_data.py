@@ -106,6 +106,58 @@ def test_validation_covers_what_the_ingest_was_asked_for_also_what_was_there_alr
     assert raw["partitions"] == ["2013-01-02"]
     assert validate(raw)["partitions"] == ["2013-01-01", "2013-01-02"]
 
+    # also where a template made text of the output
+    assert validate(str(raw))["partitions"] == ["2013-01-01", "2013-01-02"]
+
+
+def test_lists_and_mappings_may_be_text_that_a_template_rendered(
+    context: dict[str, Any], csv: Callable[..., Path], lake: Lake
+) -> None:
+    folder = csv("d1", "id,n", "1,5").parent
+    csv("d2", "id,n", "2,6")
+    operator = IngestDatasetOperator(
+        task_id="i",
+        table="t",
+        source=f"['{folder}/{{partition}}.csv']",
+        partition="['d1', 'd2']",
+        schema=str(SCHEMA),
+        keys="id",
+    )
+
+    assert operator.execute(context)["partitions"] == ["d1", "d2"]
+
+
+def test_validation_of_a_partition_that_renders_to_nothing_is_no_validation_of_all(
+    ingest: Any, validate: Any
+) -> None:
+    with pytest.raises(AirflowFailException, match=r"argument\.empty\] partition"):
+        validate(ingest("1,5"), partition="")
+
+
+def test_transform_input_whose_partition_renders_to_nothing_is_not_read_whole(
+    ingest: Any, validate: Any, make_context: MakeContext
+) -> None:
+    PublishDatasetOperator(task_id="p", report=validate(ingest("1,5"))).execute(make_context())
+    inputs = {"t": {"dataset": "t", "partition": ""}}
+    operator = TransformDatasetOperator(task_id="x", table="y", inputs=inputs, sql="SELECT * FROM t")
+
+    with pytest.raises(AirflowFailException, match=r"argument\.empty\] the partition of inputs\['t'\]"):
+        operator.execute(make_context())
+
+
+def test_output_of_a_mapped_task_is_refused_with_the_way_out(ingest: Any, validate: Any) -> None:
+    with pytest.raises(AirflowFailException, match=r"argument\.record.*\.expand\(dataset=\.\.\.\)"):
+        validate([ingest("1,5")])
+
+
+@pytest.mark.parametrize("policy", [{"on_failure": "wran"}, {"on_error": "x"}, {"on_no_data": "x"}])
+def test_policy_that_is_none_is_refused_before_anything_is_looked_at(
+    ingest: Any, validate: Any, lake: Lake, policy: dict[str, str]
+) -> None:
+    with pytest.raises(AirflowFailException, match=rf"argument\.{next(iter(policy))}"):
+        validate(ingest("1,5"), **policy)
+    assert list(lake.evidence.all(ValidationReport.kind)) == []
+
 
 @pytest.mark.parametrize(
     ("content", "code"),

@@ -302,6 +302,50 @@ def test_adopted_model_has_links_and_a_record(
     assert operator.version_url.endswith(f"/models/{name}_adopted/versions/1")
 
 
+@pytest.mark.parametrize("as_text", [False, True])
+def test_training_that_ran_elsewhere_is_recorded_once_with_links_and_an_event(
+    train: Any, days: list[DatasetVersion], name: str, make_context: MakeContext, as_text: bool
+) -> None:
+    # given what a job hands back whose model is the artifact of an MLflow run
+    trained = train()
+    payload = {
+        "model": f"{name}_outside",
+        "run_id": trained["run_id"],
+        "artifact_digest": trained["artifact_digest"],
+        "dataset": {"table": "features", "version": days[-1].version, "digest": days[-1].digest},
+        "training": {"partitions": [DAYS[0]], "rows": 40, "digest": "as declared"},
+        "features": ["x"],
+        "target": "late",
+        "task": "classification",
+        "estimator": "spark",
+        "code_version": "git:2",
+        "metrics": {"roc_auc": 0.7},
+    }
+    given = json.dumps(payload) if as_text else payload
+    context = make_context(task_id="record")
+
+    operator = RecordTrainingOperator(task_id="record", training=given, outlets=[Asset("m")])
+    recorded = operator.execute(context)
+    again = RecordTrainingOperator(task_id="record", training=given).execute(make_context(task_id="record"))
+
+    assert (recorded["origin"], recorded["name"], recorded["version"]) == ("external", f"{name}_outside", 1)
+    assert again["record_id"] == recorded["record_id"]
+    assert context["outlet_events"][Asset("m")].extra["record_id"] == recorded["record_id"]
+    assert operator.version_url is not None
+    assert operator.version_url.endswith(f"/models/{name}_outside/versions/1")
+
+
+def test_lists_and_mappings_of_a_training_may_be_text_that_a_template_rendered(train: Any) -> None:
+    trained = train(
+        features="['x']",
+        split="{'kind': 'time', 'holdout_partitions': 1}",
+        estimator_params='{"C": 2.0}',
+        drop="",
+    )
+
+    assert trained["features"] == ["x"]
+
+
 def test_training_record_that_does_not_fit_is_a_typed_error(make_context: MakeContext) -> None:
     for payload in ({"model": "m"}, '{"model": "m"}', "not json"):
         with pytest.raises(AirflowFailException, match=r"\[argument\."):

@@ -125,6 +125,64 @@ def test_a_check_with_nothing_to_look_at_says_so(
     assert run_one({"s": pa.array(values, pa.string())}, kind, column="s", **kwargs).outcome is outcome
 
 
+AGGREGATES = [
+    ("column_mean_to_be_between", {"min_value": 0}),
+    ("column_max_to_be_between", {"min_value": 0}),
+    ("column_sum_to_be_between", {"min_value": 0}),
+    ("column_unique_value_count_to_be_between", {"min_value": 1}),
+    ("column_distinct_values_to_be_in_set", {"value_set": [1]}),
+    ("column_most_common_value_to_be_in_set", {"value_set": [1]}),
+]
+
+
+@pytest.mark.parametrize(("kind", "kwargs"), AGGREGATES)
+@pytest.mark.parametrize("type_", [pa.float64(), pa.string(), pa.decimal128(6, 2)])
+def test_an_aggregate_of_missing_values_has_nothing_to_look_at(
+    kind: str, kwargs: dict[str, Any], type_: pa.DataType
+) -> None:
+    result = run_one({"x": pa.array([None, None], type_)}, kind, column="x", **kwargs)
+    assert (result.outcome, result.message) == (NO_DATA, "every value is missing")
+    assert result.observed is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs"), [*AGGREGATES, ("column_values_to_not_be_null", {}), ("column_values_to_be_null", {})]
+)
+def test_a_condition_that_no_row_meets_leaves_nothing_to_look_at(kind: str, kwargs: dict[str, Any]) -> None:
+    condition = {"row_condition": 's == "nobody"', "condition_parser": "pandas"}
+    result = run_one({"x": [1, 2], "s": ["a", "b"]}, kind, column="x", **kwargs, **condition)
+    assert (result.outcome, result.message) == (NO_DATA, "there are no rows to look at")
+
+
+@pytest.mark.parametrize(("value", "outcome"), [("a", PASSED), ("b", FAILED)])
+def test_a_condition_chooses_the_rows_of_a_check(value: str, outcome: Outcome) -> None:
+    condition = {"row_condition": f's == "{value}"', "condition_parser": "pandas"}
+    table = {"x": [1, 2, 50], "s": ["a", "a", "b"]}
+    assert run_one(table, "column_max_to_be_between", column="x", max_value=9, **condition).outcome is outcome
+    assert (
+        run_one(table, "column_values_to_be_between", column="x", max_value=9, **condition).outcome is outcome
+    )
+
+
+def test_a_condition_on_a_missing_column_is_errored_for_an_aggregate_too() -> None:
+    condition = {"row_condition": "gate == 1", "condition_parser": "pandas"}
+    result = run_one({"x": [1]}, "column_mean_to_be_between", column="x", min_value=0, **condition)
+    assert result.outcome is ERRORED
+
+
+@pytest.mark.parametrize(("mostly", "outcome"), [(0.75, PASSED), (0.76, FAILED)])
+def test_mostly_counts_among_the_values_that_are_there(mostly: float, outcome: Outcome) -> None:
+    # three of four values are small; the missing one does not count
+    table = {"n": pa.array([1, 2, 3, 99, None], pa.int64())}
+    result = run_one(table, "column_values_to_be_between", column="n", max_value=9, mostly=mostly)
+    assert (result.outcome, result.unexpected_percent) == (outcome, 25.0)
+
+
+def test_a_share_of_values_that_are_there_fails_on_a_column_without_any() -> None:
+    kind, kwargs = "column_proportion_of_non_null_values_to_be_between", {"min_value": 0.5}
+    assert run_one({"x": pa.array([None, None], pa.int64())}, kind, column="x", **kwargs).outcome is FAILED
+
+
 def test_without_rows_only_checks_of_the_shape_run() -> None:
     results = run(
         {"n": pa.array([], pa.int64())},

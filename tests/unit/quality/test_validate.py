@@ -220,3 +220,18 @@ def test_of_two_validations_at_once_both_give_the_report_that_is_kept(
     # then
     later = datetime(2030, 1, 1, tzinfo=UTC)
     assert check(ref, FLIGHT_IS_THERE, partitions=["good"], as_of=later) == others[0]
+
+
+def test_big_whole_numbers_beside_missing_ones_are_not_rounded(lake: Lake, check: Validate) -> None:
+    # given: two numbers that are one number as 64-bit floats
+    rows = pa.table({"id": pa.array([2**53, 2**53 + 1, None], pa.int64()), "n": pa.array([1, 2, None])})
+    ref = put(lake, "t__raw", segment("all", "1", rows)).record.ref
+    # then
+    report = check(
+        ref,
+        {"type": "expect_column_values_to_be_unique", "kwargs": {"column": "id"}},
+        {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "id", "mostly": 0.6}},
+        {"type": "expect_column_max_to_be_between", "kwargs": {"column": "id", "max_value": 2**53}},
+    )
+    assert [one.outcome for one in report.checks] == [Outcome.PASSED, Outcome.PASSED, Outcome.FAILED]
+    assert str(LakeFrame(lake, ref, None).pandas()["n"].dtype) == "float64"

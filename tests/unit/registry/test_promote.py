@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from airflow_provider_xops.errors import ArgumentError
@@ -11,10 +13,20 @@ from airflow_provider_xops.records import (
     Outcome,
     PromotionDecision,
     PromotionOutcome,
+    Selection,
 )
+from airflow_provider_xops.registry.leaks import LEAK_GATE
 from airflow_provider_xops.registry.ledger import GENESIS, LedgerState
 from airflow_provider_xops.registry.promote import judge
-from tests.unit.registry.builders import AS_OF, a_model, an_actor, an_evaluation, dataset, selection
+from tests.unit.registry.builders import (
+    AS_OF,
+    PASSED,
+    a_model,
+    an_actor,
+    an_evaluation,
+    dataset,
+    selection,
+)
 
 HELD, PROMOTED, REJECTED = PromotionOutcome.HELD, PromotionOutcome.PROMOTED, PromotionOutcome.REJECTED
 
@@ -199,6 +211,100 @@ def test_a_random_split_of_the_same_partitions_is_no_leak_for_its_own_model() ->
 
     assert decide(state(), own, evaluation=an_evaluation(own))[0] is PROMOTED
     assert decide(state(), other, evaluation=an_evaluation(other, on=holdout))[0] is HELD
+
+
+def counted(rows: int) -> GateResult:
+    """The gate that evaluation adds: so many holdout rows were trained on."""
+    return GateResult(
+        gate=LEAK_GATE,
+        outcome=Outcome.FAILED if rows else Outcome.PASSED,
+        observed=float(rows),
+        threshold=0.0,
+        message=f"of 10 holdout rows late v1 was trained on {rows} of them",
+    )
+
+
+def random_split(columns: str, *, rows: str = "one fifth", version: int = 3) -> dict[str, Selection]:
+    """Both sides of a random split of one partition; digests depend on the columns, row ids do not."""
+    return {
+        side: dataclasses.replace(
+            selection("2013-01", digest=f"{columns} of {ids}", ref=dataset(version)), row_ids_digest=ids
+        )
+        for side, ids in (("training", f"all but {rows}"), ("holdout", rows))
+    }
+
+
+def test_models_of_other_columns_on_one_random_split_are_no_leak() -> None:
+    champion, challenger = a_model(1, **random_split("a, b")), a_model(2, **random_split("a, b, c"))
+    now = state(entry(1, PROMOTED, champion))
+
+    outcome, _ = decide(now, challenger, evaluation=an_evaluation(challenger, champion), champion=champion)
+
+    assert outcome is PROMOTED
+
+
+@pytest.mark.parametrize(
+    "trained_on",
+    [
+        random_split("a, b", rows="another fifth"),
+        random_split("a, b", version=2),
+        {side: dataclasses.replace(s, row_ids_digest=None) for side, s in random_split("a, b").items()},
+    ],
+    ids=["another split", "another version", "rows not named"],
+)
+def test_random_splits_that_nothing_proves_apart_are_a_leak(trained_on: dict[str, Selection]) -> None:
+    champion, challenger = a_model(1, **trained_on), a_model(2, **random_split("a, b, c"))
+    now = state(entry(1, PROMOTED, champion))
+    evaluation = an_evaluation(challenger, champion)
+
+    outcome, reason = decide(now, challenger, evaluation=evaluation, champion=champion)
+
+    assert outcome is HELD
+    assert reason.startswith("leak: the holdout and the training data of late v1 share 1 partitions")
+
+
+def test_rows_that_evaluation_has_counted_decide_whatever_the_partitions_say() -> None:
+    champion = a_model(1, **random_split("a, b", rows="another fifth"))
+    challenger = a_model(2, **random_split("a, b, c"))
+    now = state(entry(1, PROMOTED, champion))
+
+    def with_gate(rows: int) -> tuple[PromotionOutcome, str]:
+        gates = (PASSED, counted(rows))
+        evaluation = an_evaluation(challenger, champion, gates=gates)
+        return decide(now, challenger, evaluation=evaluation, champion=champion)
+
+    assert with_gate(0) == (PROMOTED, "all 2 gates passed")
+    assert with_gate(4) == (HELD, "leak: of 10 holdout rows late v1 was trained on 4 of them")
+
+
+def test_counted_rows_hold_even_a_models_own_holdout() -> None:
+    model = a_model(**random_split("a, b"))
+
+    outcome, reason = decide(state(), model, evaluation=an_evaluation(model, gates=(PASSED, counted(1))))
+
+    assert outcome is HELD
+    assert reason.startswith("leak: of 10")
+
+
+def test_a_gate_that_counted_nothing_proves_nothing() -> None:
+    model = a_model()
+    unmeasured = GateResult(gate=LEAK_GATE, outcome=Outcome.PASSED, observed=None)
+    evaluation = an_evaluation(model, gates=(PASSED, unmeasured), on=selection("2013-01", "2013-02"))
+
+    outcome, reason = decide(state(), model, evaluation=evaluation)
+
+    assert outcome is HELD
+    assert reason.startswith("leak: the holdout and the training data")
+
+
+def test_the_rows_a_model_was_trained_on_are_a_leak_under_other_columns() -> None:
+    sides = random_split("a, b")
+    training = dataclasses.replace(sides["training"], digest="a, b, c of the same rows")
+    model = a_model(**sides)
+
+    outcome, reason = decide(state(), model, evaluation=an_evaluation(model, on=training))
+
+    assert (outcome, reason) == (HELD, "leak: the holdout is what late v1 was trained on")
 
 
 @pytest.mark.parametrize(
