@@ -102,6 +102,7 @@ def test_mlflow_settings_come_from_the_argument_then_xops_then_mlflow_variables(
         ({}, "argument.lake_uri"),
         ({"XOPS_LAKE_URI": " "}, "argument.lake_uri"),
         ({"XOPS_LAKE_URI": "/x", "XOPS_LAKE_TIMEOUT_S": "soon"}, "argument.environment"),
+        ({"XOPS_LAKE_URI": "/x", "XOPS_LAKE_TIMEOUT_S": "nan"}, "argument.environment"),
         ({"XOPS_LAKE_URI": "/x", "XOPS_LAKE_STORAGE_OPTIONS": SECRET}, "argument.environment"),
         ({"XOPS_LAKE_URI": "/x", "XOPS_LAKE_STORAGE_OPTIONS": f'["{SECRET}"]'}, "argument.environment"),
     ],
