@@ -287,7 +287,9 @@ def _anonymous(options: dict[str, str]) -> bool:
 def _transfer_errors() -> type[Exception]:
     from boto3.exceptions import S3UploadFailedError
 
-    return S3UploadFailedError
+    # The annotation holds with and without boto3's stub package.
+    error: type[Exception] = S3UploadFailedError
+    return error
 
 
 def _content_type(content_type: str | None) -> dict[str, str]:
