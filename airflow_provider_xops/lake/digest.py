@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from airflow_provider_xops.errors import LakeError
 from airflow_provider_xops.lake.schema import cast_batch, to_delta_schema, type_name
 
 __all__ = ["FORMAT", "SegmentDigest", "table_digest", "version_digest"]
@@ -55,7 +57,12 @@ class SegmentDigest:
 
     def __init__(self, schema: pa.Schema, *, threads: int = THREADS) -> None:
         if sys.byteorder != "little":  # pragma: no cover
-            raise NotImplementedError("digests are defined on little-endian machines")
+            raise LakeError(
+                "this machine cannot compute digests",
+                code="lake.byte_order",
+                why="they are defined over little-endian values",
+                todo="run the task on a little-endian machine (x86-64, ARM64)",
+            )
         self.schema = schema
         self.rows = 0
         self._columns = [_stream_of(field.type) for field in schema]
@@ -129,17 +136,19 @@ def version_digest(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class _Stream:
+class _Stream(ABC):
     """Validity of one column; subclasses add its values."""
 
     def __init__(self) -> None:
         self._validity = hashlib.sha256()
 
+    @abstractmethod
     def update(self, array: Any) -> None:
-        raise NotImplementedError
+        """Add the values of one batch."""
 
+    @abstractmethod
     def digests(self) -> list[Any]:
-        raise NotImplementedError
+        """What identifies the column."""
 
     def _update_validity(self, array: Any) -> Any:
         """Hash validity; gives it as booleans, or None where nothing is missing."""
