@@ -5,7 +5,7 @@ Private to :mod:`airflow_provider_xops.records`, which gives them to everybody.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from airflow_provider_xops._record_base import Record
@@ -81,7 +81,11 @@ class DatasetVersion(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationReport(Record):
-    """A suite run over a dataset version (all of it, or some partitions)."""
+    """A suite run over a dataset version (all of it, or some partitions).
+
+    :param engine_notes: what the engine computed another way than its own, and why.
+    :param documents: further documents beside ``report_uri``: name (``data_docs``) to URI.
+    """
 
     kind: ClassVar[str] = "validations"
     identity: ClassVar[tuple[str, ...]] = (
@@ -107,6 +111,8 @@ class ValidationReport(Record):
     rows: int
     checks: tuple[CheckSummary, ...] = ()
     report_uri: str | None = None
+    engine_notes: tuple[str, ...] = ()
+    documents: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,14 @@ __all__ = [
     "ActorKind",
     "CheckSummary",
     "Comparison",
+    "ControlSignal",
     "DatasetRef",
     "GateResult",
     "ModelRef",
     "Outcome",
     "Producer",
     "PromotionOutcome",
+    "SchemaChange",
     "Selection",
     "Severity",
     "SourceFile",
@@ -193,3 +195,39 @@ class Comparison:
     challenger: float | None
     champion: float | None
     difference: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlSignal:
+    """One rule of one control chart that fired at the newest point.
+
+    :param rule: its name with its source, ``nelson_2`` for example.
+    :param points: the partitions that make the pattern, oldest first; ``since`` is the first of them.
+    """
+
+    metric: str
+    chart: str
+    rule: str
+    points: tuple[str, ...]
+    since: str
+    value: float | None
+    center: float | None
+    lower: float | None
+    upper: float | None
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemaChange:
+    """One difference between the columns of two versions.
+
+    :param change: ``added``, ``removed``, ``retyped`` or ``renamed`` (probably: the content looks the same).
+    :param verdict: what the policy says of it: ``allow``, ``warn`` or ``fail``.
+    """
+
+    change: str
+    column: str
+    before: str | None = None
+    after: str | None = None
+    verdict: str = "warn"
+    message: str = ""
