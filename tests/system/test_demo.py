@@ -21,7 +21,9 @@ REPOSITORY = Path(__file__).parents[2]
 STORY = {
     "history": ("2013-01-01", "2013-01-21"),
     "week": ("2013-01-22", "2013-01-24"),
+    "soiled_day": "2013-01-22",
     "broken_day": "2013-01-23",
+    "shifted_day": "2013-01-24",
     "retrain_after": "2013-01-23",
 }
 RUN = """
@@ -109,15 +111,30 @@ def test_the_loop_runs_from_raw_files_to_a_traced_prediction(
     assert "flights/2013-01-24.csv" in summary["trace_text"]
 
 
-def test_the_broken_day_was_stopped_with_its_reason_and_published_after_it_was_mended(
+def test_bad_days_were_stopped_with_their_reasons_and_published_after_they_were_mended(
     first: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     state, done = first
 
-    assert "[validation." in done.stdout
+    assert "[validation.too_many_quarantined]" in done.stdout
+    assert "[validation.out_of_control]" in done.stdout
     assert "Next step:" in done.stdout
-    tables = {table["table"]: table["rows"] for table in _summary(state)["tables"]}
-    assert tables["flights"] == tables["flights__raw"]
+    summary = _summary(state)
+    assert summary["stopped"].keys() == {STORY["broken_day"], STORY["shifted_day"]}
+    (signal,) = summary["signals"]
+    assert signal["since"] == STORY["shifted_day"]
+
+
+def test_bad_rows_were_set_aside_and_no_row_is_lost(
+    first: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    state, _ = first
+
+    summary = _summary(state)
+    tables = {table["table"]: table["rows"] for table in summary["tables"]}
+    (quarantined,) = summary["quarantined"]
+    assert tables["flights__quarantine"] == quarantined["quarantined"] > 0
+    assert tables["flights"] + tables["flights__quarantine"] == tables["flights__raw"]
 
 
 def test_nothing_is_left_running(first: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

@@ -1,9 +1,10 @@
 """The demo's story, step by step, against a running stack.
 
-January to March 2013 arrive as history and train the first champion; a week of April is replayed day by day;
-on one day a broken file arrives, is stopped, and is mended; a challenger meets the champion; every day is
-scored. Every step has a fixed run id in Airflow, so a second run of the demo finds what the first one did and
-goes on.
+January to March 2013 arrive as history, are profiled, and train the first champion; a week of April is
+replayed day by day. One day brings a few bad rows, which are set aside; one a broken file, which is stopped
+and mended; one a file whose every value is plausible and whose distances are in another unit, which only a
+control chart sees. A challenger meets the champion; every day is scored. Every step has a fixed run id in
+Airflow, so a second run of the demo finds what the first one did and goes on.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow_provider_xops.errors import NotFoundError, XOpsError
 from airflow_provider_xops.examples.demo.airflow_api import AirflowApi
 from airflow_provider_xops.examples.demo.stack import Stack
-from airflow_provider_xops.examples.flights.landing import break_file, deliver, landing_file
+from airflow_provider_xops.examples.flights.landing import (
+    break_file,
+    deliver,
+    landing_file,
+    shift_file,
+    soil_file,
+)
 from airflow_provider_xops.lake.lake import Lake
 
 __all__ = ["Replay", "StepFailed", "Story", "days_between"]
@@ -33,13 +41,17 @@ class Story:
 
     :param history: first and last day loaded at once; the first champion is trained on them.
     :param week: the days replayed one by one.
-    :param broken_day: the day of ``week`` whose first flights file is damaged.
+    :param soiled_day: the day of ``week`` with a few bad rows in its flights file.
+    :param broken_day: the day of ``week`` whose first flights file is bad throughout.
+    :param shifted_day: the day of ``week`` whose first flights file has its distances in another unit.
     :param retrain_after: the day of ``week`` after which the challenger is trained.
     """
 
     history: tuple[str, str] = ("2013-01-01", "2013-03-31")
     week: tuple[str, str] = ("2013-04-01", "2013-04-07")
+    soiled_day: str = "2013-04-02"
     broken_day: str = "2013-04-04"
+    shifted_day: str = "2013-04-06"
     retrain_after: str = "2013-04-05"
 
 
@@ -61,7 +73,7 @@ class Replay:
     lake: Lake
     say: Callable[[str], None]
     story: Story = field(default_factory=Story)
-    stopped_reason: str = ""
+    stopped_reasons: dict[str, str] = field(default_factory=dict)
 
     def play(self) -> None:
         """All steps, in order.
@@ -72,6 +84,7 @@ class Replay:
         first, last = self.story.history
         self._deliver(days_between(first, last))
         self._run("flights_dataops", "history", {"day": f"{first}..{last}"}, label=f"history {first}..{last}")
+        self._run("flights_profile", "history", {}, label=f"profile {first}..{last}")
         self._run(
             "flights_training",
             "first-champion",
@@ -87,51 +100,57 @@ class Replay:
             self._scored(day)
 
     def _day(self, day: str) -> None:
-        run_id = f"demo__{day}"
         if day == self.story.broken_day:
-            self._broken_day(day, run_id)
+            self._stopped_day(day, break_file, "validate_flights", "a broken flights file arrives")
+        elif day == self.story.shifted_day:
+            told = "a flights file with its distances in nautical miles arrives"
+            self._stopped_day(day, shift_file, "chart_flights", told)
         else:
-            self._deliver([day])
+            if self._deliver([day]) and day == self.story.soiled_day:
+                soil_file(landing_file(self.stack.landing, "flights", day))
+                self.say(f"{day}  a few of its flights are bad")
             self._run("flights_dataops", day, {"day": day}, label=day)
 
-    def _broken_day(self, day: str, run_id: str) -> None:
+    def _stopped_day(self, day: str, damage: Callable[[Path], None], by: str, told: str) -> None:
+        run_id = f"demo__{day}"
         known = self._known_run("flights_dataops", run_id)
         if known is None:
             self._deliver([day])
-            break_file(landing_file(self.stack.landing, "flights", day))
-            self.say(f"{day}  a broken flights file arrives")
+            damage(landing_file(self.stack.landing, "flights", day))
+            self.say(f"{day}  {told}")
         if known is not None and known["state"] == "success":
             self.say(f"{day}  flights_dataops was done before")
-        else:
-            run = self._start_and_wait("flights_dataops", day, {"day": day}, label=day)
-            if run["state"] != "success":
-                self.stopped_reason = self._check_it_was_stopped(run_id, day)
-                self.say(f"{day}  the airline sends a mended file; the day is cleared and runs again")
-                deliver(self.stack.landing, [day])
-                self.api.clear_run("flights_dataops", run_id)
-            self._run("flights_dataops", day, {"day": day}, label=f"{day} again")
+            return
+        run = self._start_and_wait("flights_dataops", day, {"day": day}, label=day)
+        if run["state"] != "success":
+            self.stopped_reasons[day] = self._check_it_was_stopped(run_id, day, by)
+            self.say(f"{day}  the airline sends a mended file; the day is cleared and runs again")
+            deliver(self.stack.landing, [day])
+            self.api.clear_run("flights_dataops", run_id)
+        self._run("flights_dataops", day, {"day": day}, label=f"{day} again")
 
-    def _check_it_was_stopped(self, run_id: str, day: str) -> str:
+    def _check_it_was_stopped(self, run_id: str, day: str, by: str) -> str:
         tasks = {task["task_id"]: task for task in self.api.tasks("flights_dataops", run_id)}
-        stopped = tasks.get("validate_flights")
+        stopped = tasks.get(by)
         if stopped is None or stopped["state"] != "failed" or tasks["publish_flights"]["state"] == "success":
             raise StepFailed(
-                f"{day}: the broken file was not stopped by its validation",
+                f"{day}: the file was not stopped by {by}",
                 code="demo.not_stopped",
                 why=str({name: task["state"] for name, task in tasks.items()}),
                 todo="read the task logs in the Airflow UI",
             )
         reason = _reason(self.api.task_log("flights_dataops", run_id, stopped))
-        self.say(f"{day}  stopped before it reached the published table: {reason}")
+        self.say(f"{day}  stopped by {by} before it reached the published table: {reason}")
         return reason
 
     # -- running and watching -----------------------------------------------------------------------------
 
-    def _deliver(self, days: list[str]) -> None:
+    def _deliver(self, days: list[str]) -> bool:
         missing = [day for day in days if not landing_file(self.stack.landing, "weather", day).exists()]
         if missing:
             deliver(self.stack.landing, missing)
             self.say(f"{missing[0] if len(missing) == 1 else f'{len(missing)} days'}  files delivered")
+        return bool(missing)
 
     def _run(self, dag_id: str, name: str, conf: dict[str, Any], *, label: str) -> None:
         run_id = f"demo__{name}"
@@ -201,7 +220,13 @@ class Replay:
         yield from self.lake.evidence.all("scoring_runs")
 
     def _dags_are_loaded(self) -> None:
-        wanted = {"flights_dataops", "flights_training", "flights_scoring", "xops_rollback"}
+        wanted = {
+            "flights_dataops",
+            "flights_profile",
+            "flights_training",
+            "flights_scoring",
+            "xops_rollback",
+        }
         deadline = time.monotonic() + 120
         while True:
             found = self.api.dags()

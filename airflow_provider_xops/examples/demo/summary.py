@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_xops.examples.demo.stack import Stack
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import (
+    ControlChartReport,
     DatasetVersion,
     ModelVersion,
     Outcome,
     PromotionOutcome,
+    QuarantineReport,
     ScoringRun,
     ValidationReport,
 )
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
 __all__ = ["collect", "render_summary"]
 
 MODEL = "flights_late_arrival"
+SUITE = "flights"
 
 
-def collect(stack: Stack, lake: Lake, story: Story, *, stopped_reason: str, seconds: float) -> dict[str, Any]:
+def collect(
+    stack: Stack, lake: Lake, story: Story, *, stopped_reasons: dict[str, str], seconds: float
+) -> dict[str, Any]:
     """Everything worth telling, as JSON; ``ok`` says whether the loop did what it should."""
     from airflow_provider_xops.examples.demo.replay import days_between
     from airflow_provider_xops.lake.lineage import render, trace
@@ -55,15 +60,27 @@ def collect(stack: Stack, lake: Lake, story: Story, *, stopped_reason: str, seco
     last_day = scored.get(week[-1])
     prediction = f"{last_day.record_id[:24]}-0" if last_day else None
     found = trace(lake, prediction, decisions=entries(lake)) if prediction else None
-    reports_of_broken_day = [
-        r for r in reports if r.partitions == (story.broken_day,) and r.suite == "flights"
+    outcomes = {
+        day: {r.outcome for r in reports if r.partitions == (day,) and r.suite == SUITE} for day in week
+    }
+    quarantines = [
+        r
+        for r in lake.evidence.all("quarantines")
+        if isinstance(r, QuarantineReport) and r.quarantined_rows and r.partitions == (story.soiled_day,)
+    ]
+    signals = [
+        r
+        for r in lake.evidence.all("control_charts")
+        if isinstance(r, ControlChartReport) and r.signals and r.partition == story.shifted_day
     ]
     checks = {
         "every day of the week was scored": set(week) <= scored.keys(),
-        "the broken file failed its validation": any(
-            r.outcome is Outcome.FAILED for r in reports_of_broken_day
-        ),
-        "the mended file passed": any(r.outcome is Outcome.PASSED for r in reports_of_broken_day),
+        "the few bad rows were set aside, the others went on, and the counts add up": bool(quarantines)
+        and all(q.rows == q.accepted_rows + q.quarantined_rows for q in quarantines),
+        "the broken file failed its validation": Outcome.FAILED in outcomes[story.broken_day],
+        "the mended file passed": Outcome.PASSED in outcomes[story.broken_day],
+        "the silent shift passed every rule": outcomes[story.shifted_day] == {Outcome.PASSED},
+        "the control chart saw the silent shift": bool(signals),
         "a champion is in service": champion_model is not None,
         "two models met": len(models) >= 2,
         "the ledger's hash chain holds": not verify_chain(lake, MODEL),
@@ -75,14 +92,29 @@ def collect(stack: Stack, lake: Lake, story: Story, *, stopped_reason: str, seco
         "ok": all(checks.values()),
         "checks": checks,
         "seconds": round(seconds, 1),
-        "story": {"history": story.history, "week": story.week, "broken_day": story.broken_day},
+        "story": {
+            "history": story.history,
+            "week": story.week,
+            "soiled_day": story.soiled_day,
+            "broken_day": story.broken_day,
+            "shifted_day": story.shifted_day,
+        },
         "tables": [
             {"table": name, "version": head.version, "rows": head.total_rows, "digest": head.digest}
             for name, head in sorted(heads.items())
         ],
         "dataset_versions": len(versions),
         "validations": dict(Counter(str(r.outcome) for r in reports)),
-        "stopped": stopped_reason or _failed_checks(reports_of_broken_day),
+        "quarantined": [
+            {"day": q.partitions[0], "rows": q.rows, "quarantined": q.quarantined_rows, "reasons": q.reasons}
+            for q in quarantines
+        ],
+        "signals": [
+            {"day": r.partition, "metric": s.metric, "rule": s.rule, "since": s.since, "message": s.message}
+            for r in signals
+            for s in r.signals
+        ],
+        "stopped": stopped_reasons,
         "champion": _champion(champion_model),
         "decisions": [
             {
@@ -115,8 +147,12 @@ def render_summary(summary: dict[str, Any]) -> str:
     ]
     outcomes = ", ".join(f"{count} {word}" for word, count in sorted(summary["validations"].items()))
     lines += ["", f"Validations        {outcomes}"]
-    if summary["stopped"]:
-        lines.append(f"  stopped          {summary['stopped']}")
+    lines += [
+        f"  set aside        {q['day']}: {q['quarantined']} of {q['rows']} rows ({', '.join(q['reasons'])})"
+        for q in summary["quarantined"]
+    ]
+    lines += [f"  stopped          {day}: {reason}" for day, reason in sorted(summary["stopped"].items())]
+    lines += [f"  chart signal     {s['day']}: {s['message']}" for s in summary["signals"]]
     champion = summary["champion"]
     if champion:
         metrics = ", ".join(
@@ -154,14 +190,3 @@ def _champion(model: ModelVersion | None) -> dict[str, Any] | None:
         "estimator": model.estimator,
         "metrics": model.metrics,
     }
-
-
-def _failed_checks(reports: list[ValidationReport]) -> str:
-    failed = [
-        check
-        for r in reports
-        if r.outcome is Outcome.FAILED
-        for check in r.checks
-        if check.outcome is Outcome.FAILED
-    ]
-    return "; ".join(f"{c.check}({c.column}): {c.unexpected_count} unexpected values" for c in failed)

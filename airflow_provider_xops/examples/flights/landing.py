@@ -16,9 +16,11 @@ from pathlib import Path
 
 from airflow_provider_xops.errors import NotFoundError, SourceError
 
-__all__ = ["FEEDS", "break_file", "deliver", "landing_file"]
+__all__ = ["FEEDS", "break_file", "deliver", "landing_file", "shift_file", "soil_file"]
 
 FEEDS = ("flights", "weather")
+# 1,609.344 m in 1,852 m, both exact by definition.
+STATUTE_IN_NAUTICAL_MILES = 1609.344 / 1852
 
 
 def landing_file(landing: Path, feed: str, day: str) -> Path:
@@ -71,15 +73,44 @@ def break_file(path: Path) -> None:
     day out of range.
 
     The file stays a readable CSV with the right columns and types: only its values are wrong, so it is the
-    validation that has to stop it.
+    validation that has to stop it. It is too much to set aside.
     """
-    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-    if not rows:
-        raise SourceError(f"{path.name} has no rows to damage", code="source.empty")
+    rows = _rows(path)
     for row in rows[::2]:
         row["distance"] = f"-{row['distance'].lstrip('-')}"
     for row in rows[::3]:
         row["hour"] = "31"
+    _write(path, rows)
+
+
+def soil_file(path: Path) -> None:
+    """Damage every hundredth row of a delivered flights file: few enough to be set aside and mended later."""
+    rows = _rows(path)
+    for row in rows[::100]:
+        row["distance"] = f"-{row['distance'].lstrip('-')}"
+    _write(path, rows)
+
+
+def shift_file(path: Path) -> None:
+    """Give the distances of a delivered flights file in nautical miles, as a changed export might.
+
+    Every single value stays plausible, so no rule on values sees it; their relation to the flying times does
+    not.
+    """
+    rows = _rows(path)
+    for row in rows:
+        row["distance"] = f"{float(row['distance']) * STATUTE_IN_NAUTICAL_MILES:.0f}"
+    _write(path, rows)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    if not rows:
+        raise SourceError(f"{path.name} has no rows to damage", code="source.empty")
+    return rows
+
+
+def _write(path: Path, rows: list[dict[str, str]]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -58,6 +58,21 @@ def test_a_broken_file_keeps_its_shape_and_changes_its_values(tmp_path: Path) ->
     )
 
 
+def test_a_soiled_file_has_a_few_bad_rows_and_a_shifted_one_only_plausible_values(tmp_path: Path) -> None:
+    path = landing.deliver(tmp_path, ["2013-04-01"])[0]
+    distances = [float(line.split(",")[15]) for line in path.read_text().splitlines()[1:]]
+
+    landing.soil_file(path)
+    soiled = [float(line.split(",")[15]) for line in path.read_text().splitlines()[1:]]
+    landing.deliver(tmp_path, ["2013-04-01"])
+    landing.shift_file(path)
+    shifted = [float(line.split(",")[15]) for line in path.read_text().splitlines()[1:]]
+
+    assert sum(value < 0 for value in soiled) == -(-len(distances) // 100)
+    assert [abs(value) for value in soiled] == distances
+    assert all(abs(new - old * 0.868976) <= 0.5 for new, old in zip(shifted, distances, strict=True))
+
+
 def test_an_empty_file_cannot_be_broken(tmp_path: Path) -> None:
     path = tmp_path / "empty.csv"
     path.write_text("")
