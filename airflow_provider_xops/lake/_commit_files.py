@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,12 +17,19 @@ from typing import Any
 import pyarrow as pa
 from deltalake.transaction import AddAction
 
-from airflow_provider_xops.errors import ArgumentError, ConflictError
+from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.lake._commit_job import Change, Job, Ready, State, Work
-from airflow_provider_xops.lake.data_files import FileSegment, files_dataset
+from airflow_provider_xops.lake.data_files import FileSegment, files_dataset, own_schema
 from airflow_provider_xops.lake.merge import keys_of, replaced_rows, without_rows
 from airflow_provider_xops.lake.parquet_files import WrittenSegment, sorted_batches, write_segment
-from airflow_provider_xops.lake.schema import PARTITION_COLUMN, cast_batch, check_schema, to_delta_schema
+from airflow_provider_xops.lake.schema import (
+    PARTITION_COLUMN,
+    check_schema,
+    file_schema,
+    fit_batch,
+    fitted_schema,
+    to_delta_schema,
+)
 from airflow_provider_xops.records import WriteMode
 
 __all__ = ["prepare"]
@@ -31,28 +39,23 @@ log = logging.getLogger(__name__)
 
 def prepare(job: Job, state: State, pending: tuple[Work, ...], scratch: Path) -> Change:
     """Files written and uploaded, and what they replace. Files of an earlier look are used again."""
-    for item in pending:
-        if item.key not in job.ready:
-            job.ready[item.key] = _write_segment(job, state, item, scratch)
+    schema = _write_all(job, state, pending, scratch)
     ready = [job.ready[item.key] for item in pending]
-    schema = state.schema or ready[0].schema
-    for one in ready:
-        check_schema(one.schema, schema, subject=f"table {job.table}")
-        if not one.schema.equals(schema):
-            raise ConflictError(
-                f"another writer made table {job.table} with its columns in another order",
-                code="conflict.schema",
-                todo="try again",
-            )
+    new = () if state.schema is None else tuple(schema.field(name) for name in _new_names(schema, state))
+    if new:  # the table gets its columns first; the files wait for it
+        return Change(
+            pending=pending, schema=schema, added=(), removed=(), adds=(), columns=new,
+            metadata={**_metadata(job, ()), "token": f"{job.token}:columns"},
+        )  # fmt: skip
     added = [file for one in ready for file in one.files]
     adds = [add for one in ready for add in one.adds]
     removed = [file for item in pending for file in state.files if _replaces(job, item, file)]
     if job.mode is WriteMode.MERGE:
         for item in pending:
-            for old, new in _merge(job, state, item, schema, scratch):
+            for old, merged in _merge(job, state, item, schema, scratch):
                 removed += old
-                added += new.files
-                adds += new.adds
+                added += merged.files
+                adds += merged.adds
     return Change(
         pending=pending,
         schema=schema,
@@ -63,30 +66,75 @@ def prepare(job: Job, state: State, pending: tuple[Work, ...], scratch: Path) ->
     )
 
 
+def _write_all(job: Job, state: State, pending: tuple[Work, ...], scratch: Path) -> pa.Schema:
+    """Every segment written with the same columns: the table's, and those that some of them add."""
+    schema = state.schema
+    known = [job.ready[item.key] for item in pending if item.key in job.ready]
+    if schema is not None and job.policy.added == "evolve":
+        for one in known:
+            schema = pa.schema(
+                [*schema, *(one.schema.field(name) for name in _new_names(one.schema, schema))]
+            )
+        if len(known) == len(pending) and _new_names(schema, state):
+            # Somebody was faster than the new columns. They come first now; the rows, which are known to be
+            # good, are written again behind them, so that on a busy table this happens once.
+            return schema
+    while True:
+        for item in pending:
+            found = job.ready.get(item.key)
+            if found is None or not _fits(found, state, schema):
+                found = job.ready[item.key] = _write_segment(job, state, item, schema, scratch)
+            schema = found.schema
+        assert schema is not None  # there is at least one segment
+        if all(job.ready[item.key].schema.equals(schema) for item in pending):
+            return schema  # else an earlier segment was written before a later one added a column
+
+
+def _fits(one: Ready, state: State, schema: pa.Schema | None) -> bool:
+    """Whether files of an earlier look (or an earlier segment) have the columns that are to be committed."""
+    if schema is None or not one.schema.equals(schema):
+        return False
+    since = one.files[0].since
+    if state.schema is not None and _new_names(schema, state):
+        return since == _since(state, new=True)
+    return bool(file_schema(schema, state.added, since).equals(schema))
+
+
+def _new_names(schema: pa.Schema, known: State | pa.Schema) -> list[str]:
+    have: Any = known.schema if isinstance(known, State) else known
+    names = have.names
+    return [name for name in schema.names if name not in names]
+
+
+def _since(state: State, *, new: bool) -> int:
+    """The first version that can hold a file: the next one, or with new columns the one after that."""
+    return state.version + (2 if new else 1)
+
+
 def _replaces(job: Job, item: Work, file: FileSegment) -> bool:
     if job.mode is WriteMode.REPLACE:
         return file.partition == item.segment.partition
     return file.key == item.key
 
 
-def _write_segment(job: Job, state: State, item: Work, scratch: Path) -> Ready:
+def _write_segment(job: Job, state: State, item: Work, known: pa.Schema | None, scratch: Path) -> Ready:
     """Read, cast, sort, hash and write the rows of one segment, then upload its files."""
     reader = item.segment.data()
-    known = state.schema or next((ready.schema for ready in job.ready.values()), None)
+    subject = f"table {job.table}"
     if job.schema is not None:
         declared = to_delta_schema(job.schema)
-        check_schema(declared, known or declared, subject=f"table {job.table}")
-        check_schema(
-            reader.schema, declared, subject=f"the declared schema of table {job.table}", types=False
-        )
-        known = known or declared
-    elif known is not None:
-        check_schema(reader.schema, known, subject=f"table {job.table}")
-    schema = known or to_delta_schema(reader.schema)
+        if job.policy.removed == "fill_null":  # what a segment does not have is missing in its rows
+            declared = pa.schema([field for field in declared if field.name in reader.schema.names])
+        check_schema(reader.schema, declared, subject=f"the declared schema of {subject}", types=False)
+    found = reader.schema if job.schema is None else declared
+    if known is None:
+        schema = to_delta_schema(found)
+    else:
+        schema = fitted_schema(found, known, job.policy, keys=state.keys, subject=subject)
     order = state.keys if job.order_by is None else job.order_by
     _check_columns([*state.keys, *order], schema, job.table)
     folder = _new_folder(scratch)
-    batches: Iterator[pa.RecordBatch] = (cast_batch(batch, schema) for batch in reader)
+    batches: Iterator[pa.RecordBatch] = (fit_batch(batch, schema) for batch in reader)
     if order:
         batches = sorted_batches(batches, schema, order, folder)
     written = write_segment(batches, schema, folder)
@@ -103,7 +151,7 @@ def _write_segment(job: Job, state: State, item: Work, scratch: Path) -> Ready:
         batch16=item.batch16,
         fingerprint32=item.fingerprint32,
         digest=written.digest,
-        since=state.version + 1,
+        since=_since(state, new=bool(state.schema is not None and _new_names(schema, state))),
         part=0,
         rows=0,
         size=0,
@@ -143,22 +191,26 @@ def _merge(
         if file.partition == item.segment.partition and file.batch16 != item.batch16:
             others.setdefault(file.key, []).append(file)
     for files in others.values():
-        dataset = files_dataset(job.lake, job.table, schema, files)
+        # They stay what they were, with the columns that they have.
+        own = own_schema(schema, files[0])
+        dataset = files_dataset(job.lake, job.table, own, files)
         rows = replaced_rows(dataset, keys)
         if len(rows):
             folder = _new_folder(scratch)
-            written = write_segment(without_rows(dataset, rows, schema.names), schema, folder)
+            written = write_segment(without_rows(dataset, rows, own.names), own, folder)
             log.info("Merging: %d rows of an earlier batch are replaced.", len(rows))
-            yield files, _upload(job, written, files[0], schema)
+            yield files, _upload(job, written, files[0], own)
 
 
 def _metadata(job: Job, pending: Sequence[Work]) -> dict[str, Any]:
     sources = {source.uri + source.sha256: source for item in pending for source in item.segment.sources}
+    note = job.facts["note"]
     return {
         "layout": 1,
         "token": job.token,
         "mode": job.mode.value,
         **job.facts,
+        "note": note() if callable(note) else note,
         "segments": [
             {
                 "partition": item.segment.partition,
@@ -189,6 +241,4 @@ def _check_columns(names: Sequence[str], schema: pa.Schema, table: str) -> None:
 
 
 def _new_folder(scratch: Path) -> Path:
-    folder = scratch / f"{len(list(scratch.iterdir())):05d}"
-    folder.mkdir()
-    return folder
+    return Path(tempfile.mkdtemp(prefix="segment-", dir=scratch))

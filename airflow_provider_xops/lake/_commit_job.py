@@ -6,7 +6,7 @@ Private to :mod:`airflow_provider_xops.lake.commit`.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from deltalake.transaction import AddAction
 
 from airflow_provider_xops.errors import ArgumentError, DataError
 from airflow_provider_xops.lake.data_files import FileSegment, check_partition, short_batch, short_fingerprint
+from airflow_provider_xops.lake.schema import SchemaPolicy
 from airflow_provider_xops.lake.tables import check_table_name
 from airflow_provider_xops.records import Actor, DatasetRef, SourceFile, WriteMode
 
@@ -71,6 +72,7 @@ class Job:
     schema: pa.Schema | None
     actor: Actor
     facts: dict[str, Any]
+    policy: SchemaPolicy = field(default_factory=SchemaPolicy)
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     ready: dict[tuple[str, str], Ready] = field(default_factory=dict)
     uploaded: list[FileSegment] = field(default_factory=list)
@@ -78,12 +80,16 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """The table as one handle sees it (``handle`` is None before the first commit)."""
+    """The table as one handle sees it (``handle`` is None before the first commit).
+
+    ``added``: the columns that it got later, with the version that added each.
+    """
 
     handle: Any = None
     files: tuple[FileSegment, ...] = ()
     schema: pa.Schema | None = None
     keys: tuple[str, ...] = ()
+    added: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def version(self) -> int:
@@ -102,7 +108,7 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What is going to be committed."""
+    """What is going to be committed. With ``columns``, they have to be added to the table before."""
 
     pending: tuple[Work, ...]
     schema: pa.Schema
@@ -110,6 +116,7 @@ class Change:
     removed: tuple[FileSegment, ...]
     adds: tuple[AddAction, ...]
     metadata: dict[str, Any]
+    columns: tuple[pa.Field, ...] = ()
 
 
 def plan(table: str, segments: Sequence[Segment], mode: WriteMode) -> tuple[Work, ...]:
@@ -172,9 +179,9 @@ def facts_of(
     parent_records: Sequence[str],
     actor: Actor,
     as_of: datetime,
-    note: str,
+    note: str | Callable[[], str],
 ) -> dict[str, Any]:
-    """What the commit's metadata say besides its segments, as JSON types."""
+    """What the commit's metadata say besides its segments, as JSON types (``note`` when it is called)."""
     if as_of.tzinfo is None:
         raise DataError(
             "as_of has no time zone", code="data.naive_timestamp", todo="pass an aware UTC datetime"

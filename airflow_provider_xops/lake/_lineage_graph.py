@@ -18,6 +18,7 @@ from airflow_provider_xops.records import (
     Producer,
     PromotionDecision,
     PromotionOutcome,
+    QuarantineReport,
     Record,
     ScoringRun,
     Selection,
@@ -183,8 +184,11 @@ def model_id(name: str, version: int, created_at_ms: int) -> str:
     return f"model:{name}/{version}@{created_at_ms}"
 
 
-def dataset_node(node_id: str, record: DatasetVersion) -> Node:
-    """One version of one table."""
+def dataset_node(node_id: str, record: DatasetVersion, partings: Iterable[QuarantineReport] = ()) -> Node:
+    """One version of one table.
+
+    :param partings: of an accepted version: what was set aside or brought back when it was made.
+    """
     facts = (
         (
             "holds",
@@ -192,9 +196,20 @@ def dataset_node(node_id: str, record: DatasetVersion) -> Node:
             f" {partitions_text(record.partitions)}",
         ),
         *written(record),
+        *((("note", record.note),) if record.note else ()),
+        *(fact for parting in partings for fact in _parting_facts(parting)),
         ("digest", record.digest),
     )
     return Node(node_id, "dataset", f"dataset {record.ref}", facts, record=record.to_json())
+
+
+def _parting_facts(report: QuarantineReport) -> Iterable[tuple[str, str]]:
+    aside = f"{report.quarantined_rows:,} of {report.rows:,} rows of {report.raw}, in {report.quarantine}"
+    yield "set aside", aside
+    if report.action == "released":
+        yield "released", f"{report.released_rows:,} mended rows"
+    if report.report_uri:
+        yield "page", report.report_uri
 
 
 def validation_node(report: ValidationReport) -> Node:

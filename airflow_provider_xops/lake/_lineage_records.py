@@ -20,6 +20,7 @@ from airflow_provider_xops.records import (
     Evaluation,
     ModelVersion,
     PromotionDecision,
+    QuarantineReport,
     Record,
     ScoringRun,
     WriteMode,
@@ -64,6 +65,14 @@ class Records:
         return sorted(
             self._all(ScoringRun), key=lambda each: (each.output_table, each.partition, each.recorded_at)
         )
+
+    @cached_property
+    def partings(self) -> dict[DatasetRef, list[QuarantineReport]]:
+        """What was set aside or brought back, by the accepted version that it made; the oldest first."""
+        found: dict[DatasetRef, list[QuarantineReport]] = {}
+        for report in sorted(self._all(QuarantineReport), key=lambda each: each.recorded_at):
+            found.setdefault(report.accepted, []).append(report)
+        return found
 
     def get(self, cls: type[R], record_id: str) -> R | None:
         """One record; None if it is not there or cannot be read."""

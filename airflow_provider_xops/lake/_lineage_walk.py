@@ -31,7 +31,14 @@ from airflow_provider_xops.lake._lineage_graph import (
 )
 from airflow_provider_xops.lake._lineage_records import Decisions, Records
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.lake.tables import RAW_SUFFIX, resolve_ref
+from airflow_provider_xops.lake.tables import (
+    ACCEPTED_SUFFIX,
+    QUARANTINE_SUFFIX,
+    RELEASED_SUFFIX,
+    WAY_SUFFIXES,
+    base_name,
+    resolve_ref,
+)
 from airflow_provider_xops.records import (
     DatasetRef,
     DatasetVersion,
@@ -48,6 +55,14 @@ from airflow_provider_xops.records import (
 __all__ = ["Walk"]
 
 _NO_RECORD = "no record of it in this lake"
+
+# What a report did to a version, by the suffix of its table.
+_PUBLISHED = ("published on the strength of", "let through")
+_ON_THE_STRENGTH = {
+    ACCEPTED_SUFFIX: ("rows accepted after", "had others set aside"),
+    QUARANTINE_SUFFIX: ("rows set aside after", "set aside"),
+    RELEASED_SUFFIX: ("rows mended after", "had set aside"),
+}
 
 
 class Walk:
@@ -194,7 +209,8 @@ class Walk:
     def dataset_version(self, ref: DatasetRef) -> str:
         node, record = f"dataset:{ref.table_uuid}@{ref.version}", self.known.version(ref)
         if record is not None:
-            return self.graph.add(dataset_node(node, record))
+            partings = self.known.partings.get(ref, ()) if ref.table.endswith(ACCEPTED_SUFFIX) else ()
+            return self.graph.add(dataset_node(node, record, partings))
         return self.graph.add(missing_node(node, "dataset", f"dataset {ref}", _NO_RECORD))
 
     def commit(self, ref: DatasetRef, partitions: tuple[str, ...]) -> None:
@@ -230,15 +246,17 @@ class Walk:
             else:
                 known = self.graph.add(validation_node(report))
                 found[report.dataset] = known
-            self.graph.link(known, node, "published on the strength of", "let through")
+            said = _ON_THE_STRENGTH.get(record.table.removeprefix(base_name(record.table)), _PUBLISHED)
+            self.graph.link(known, node, *said)
         return found
 
     def partitions_read(
         self, record: DatasetVersion, parent: int, partitions: tuple[str, ...]
     ) -> tuple[str, ...] | None:
         """The partitions of a parent that a commit read; None: all of it, or nobody recorded it."""
-        if record.parents[parent].table == f"{record.table}{RAW_SUFFIX}":
-            return partitions  # publishing copies partitions as they are
+        source = record.parents[parent].table
+        if source.endswith(WAY_SUFFIXES) and base_name(source) == base_name(record.table):
+            return partitions  # on the way to a published table a partition stays the same one
         return record.parent_partitions[parent] if parent < len(record.parent_partitions) else None
 
     def uses_of_dataset(self, ref: DatasetRef, node: str) -> None:

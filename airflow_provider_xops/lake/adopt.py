@@ -23,7 +23,7 @@ from airflow_provider_xops.lake.read import WHOLE, adopted_dataset, count_rows, 
 from airflow_provider_xops.lake.schema import PARTITION_COLUMN
 from airflow_provider_xops.lake.storage import LocalStorage
 from airflow_provider_xops.lake.tables import (
-    RAW_SUFFIX,
+    WAY_SUFFIXES,
     adopted_path,
     adopted_uri,
     check_table_name,
@@ -61,11 +61,11 @@ def adopt_table(lake: Lake, uri_or_name: str, *, table: str, actor: Actor, as_of
     them.
     """
     check_table_name(table)
-    if table.endswith(RAW_SUFFIX):
+    if table.endswith(WAY_SUFFIXES):
         raise ArgumentError(
             f"an adopted table cannot be called {table}",
             code="argument.table",
-            why=f"{RAW_SUFFIX} is for ingested data",
+            why=f"{', '.join(WAY_SUFFIXES)} are for data on their way to a published table",
             todo="choose another name",
         )
     uri = _relative(lake, uri_or_name)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from deltalake import CommitProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.schema import Schema
+from deltalake.schema import Field, Schema
 from deltalake.transaction import RemoveAction, create_table_with_add_actions
 
 from airflow_provider_xops.errors import ArgumentError, ConflictError, LakeError, Superseded
@@ -43,7 +43,8 @@ from airflow_provider_xops.lake.history import (
     record_of,
     stored_record,
 )
-from airflow_provider_xops.lake.schema import PARTITION_COLUMN
+from airflow_provider_xops.lake.lake import EVOLVING_LAYOUT
+from airflow_provider_xops.lake.schema import PARTITION_COLUMN, SINCE_KEY, SchemaPolicy, added_columns
 from airflow_provider_xops.lake.tables import (
     TABLE_PROPERTIES,
     TableInfo,
@@ -89,12 +90,13 @@ def commit(
     keys: Sequence[str] = (),
     order_by: Sequence[str] | None = None,
     schema: pa.Schema | None = None,
+    evolve: SchemaPolicy | Mapping[str, str] | None = None,
     parents: Sequence[DatasetRef] = (),
     parent_partitions: Sequence[Sequence[str] | None] = (),
     parent_records: Sequence[str] = (),
     actor: Actor,
     as_of: datetime,
-    note: str = "",
+    note: str | Callable[[], str] = "",
 ) -> CommitResult:
     """Make ``table`` hold ``segments``, once.
 
@@ -108,10 +110,12 @@ def commit(
         is kept).
     :param schema: declared column types; values are cast to them. Without it the data's own types must be
         the table's.
+    :param evolve: what happens to data of other columns than the table's; None: they are refused.
     :param parents: dataset versions it is made from.
     :param parent_partitions: the partitions read of each parent, in their order (None: all of it).
     :param parent_records: ids of other evidence it rests on, such as the report that let it pass.
     :param as_of: the time to record (UTC).
+    :param note: for the record; a function is asked when the rows have been read.
     :raises ArgumentError: no segments, a batch without an id, a name that cannot be one.
     :raises DataError: the data do not fit the table (``data.schema_mismatch``, ``data.cast``,
         ``data.naive_timestamp``, ``data.mode_mismatch``, ``data.duplicate_keys``, ``data.null_key``, ...):
@@ -133,6 +137,7 @@ def commit(
         order_by=None if order_by is None else tuple(order_by),
         schema=schema,
         actor=actor,
+        policy=SchemaPolicy.of(evolve),
         facts=facts_of(parents, parent_partitions, parent_records, actor, as_of, note),
     )
     state = _read_state(job)
@@ -147,11 +152,14 @@ def commit(
             except BaseException:  # a bad source, say: nothing was committed, so nothing is left behind
                 _discard(job, keep=())
                 raise
+            if change.columns:
+                _add_columns(job, state, change)
             # Told that it lost, it may have won: an answer can be lost on the way, and the client's own retry
             # then finds the name taken. The log knows.
-            if _commit_files(job, state, change) or _landed(job, state) is not None:
+            elif _commit_files(job, state, change) or _landed(job, state) is not None:
                 return _finish(job, state, change)
-            log.info("Another writer changed table %s meanwhile; looking again.", table)
+            else:
+                log.info("Another writer changed table %s meanwhile; looking again.", table)
             try:
                 state = _read_state(job)
                 pending = _undone(job, state)
@@ -188,7 +196,13 @@ def _read_state(job: Job) -> State:
             )
         return State(keys=job.keys)
     info = check_info(handle, job.table, mode=job.mode, keys=job.keys)
-    return State(handle=handle, files=tuple(segments_of(handle)), schema=table_schema(handle), keys=info.keys)
+    return State(
+        handle=handle,
+        files=tuple(segments_of(handle)),
+        schema=table_schema(handle),
+        keys=info.keys,
+        added=added_columns(pa.schema(handle.schema().to_arrow())),
+    )
 
 
 def _undone(job: Job, state: State) -> tuple[Work, ...]:
@@ -206,6 +220,41 @@ def _undone(job: Job, state: State) -> tuple[Work, ...]:
                 context={"table": job.table, "partition": item.segment.partition, "fence": fence},
             )
     return pending
+
+
+def _add_columns(job: Job, state: State, change: Change) -> None:
+    """Give the table the columns that its new rows need, by a commit of its own, before theirs.
+
+    Delta Lake changes a table's columns only in a commit without files, so two commits it is. A table with a
+    column and no rows of it is as good as any: killed in between, the next attempt finds the column there.
+    Readers know from the version in the column's metadata which files have it, so that version must be right:
+    the commit is not retried behind another one. Whoever lost looks again.
+    """
+    if job.lake.info.layout_version < EVOLVING_LAYOUT:
+        raise LakeError(
+            f"table {job.table} cannot get new columns in a lake of layout {job.lake.info.layout_version}",
+            code="lake.layout_older",
+            why=f"a reader that knows no later layout would misread it; layout {EVOLVING_LAYOUT} is needed",
+            todo=f"upgrade every worker, then run `xops lake migrate {job.lake.uri}`",
+        )
+    version = state.version + 1
+    fields = [
+        Field(field.name, field.type, nullable=True, metadata={SINCE_KEY: str(version)})
+        for field in Schema.from_arrow(pa.schema(change.columns)).fields
+    ]
+    names = ", ".join(field.name for field in fields)
+    with delta_errors(f"cannot add columns to table {job.table}"):
+        try:
+            state.handle.alter.add_columns(
+                fields,
+                commit_properties=CommitProperties(
+                    custom_metadata={METADATA_KEY: json.dumps(change.metadata)}, max_commit_retries=0
+                ),
+            )
+        except CommitFailedError:
+            log.info("Another writer changed table %s meanwhile; looking again.", job.table)
+            return
+    log.info("Table %s has new columns from version %d on: %s.", job.table, version, names)
 
 
 def _commit_files(job: Job, state: State, change: Change) -> bool:

@@ -8,6 +8,9 @@ For the commit path, the readers and maintenance. A file is called::
 digest of all rows that the batch has in the partition (in all its parts), ``since`` the first version that
 can hold the file. So the active files of *any* version say which batches it holds, made from what, with
 which rows: after time travel, a restore or a lost evidence object too, and without reading the history.
+
+A table may have got columns since a file was written. Such a column carries in the table's schema the version
+that added it, so ``since`` also says which columns a file has; the others are missing in all of its rows.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -24,7 +27,8 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
 from airflow_provider_xops.errors import ArgumentError, LakeError
-from airflow_provider_xops.lake.schema import PARTITION_COLUMN
+from airflow_provider_xops.lake.duckdb_box import open_box
+from airflow_provider_xops.lake.schema import PARTITION_COLUMN, added_columns
 from airflow_provider_xops.lake.storage import LocalStorage
 
 if TYPE_CHECKING:
@@ -35,6 +39,8 @@ __all__ = [
     "check_partition",
     "files_dataset",
     "files_of",
+    "own_schema",
+    "parquet_sql",
     "short_batch",
     "short_fingerprint",
     "table_filesystem",
@@ -57,6 +63,7 @@ class FileSegment:
 
     :param rows: rows in this file (``digest`` covers all parts of the batch in the partition).
     :param size: bytes.
+    :param absent: columns of the table (as it was opened) that came after the file.
     """
 
     partition: str
@@ -68,6 +75,7 @@ class FileSegment:
     rows: int
     size: int
     unique: str
+    absent: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def path(self) -> str:
@@ -129,6 +137,7 @@ def files_of(handle: Any, *, table: str) -> list[FileSegment]:
 
     :raises LakeError: ``lake.foreign_file``: another program wrote to the table.
     """
+    added = added_columns(pa.schema(handle.schema().to_arrow()))
     actions = pa.table(handle.get_add_actions()).select(["path", "size_bytes", "num_records"])
     files = []
     for path, size, rows in zip(*(actions.column(index).to_pylist() for index in range(3)), strict=True):
@@ -151,9 +160,39 @@ def files_of(handle: Any, *, table: str) -> list[FileSegment]:
                 rows=rows,
                 size=size,
                 unique=match["unique"],
+                absent=frozenset(name for name, version in added.items() if int(match["since"]) <= version),
             )
         )
     return sorted(files, key=lambda file: (file.partition, file.batch16, file.part))
+
+
+def own_schema(schema: pa.Schema, file: FileSegment) -> pa.Schema:
+    """The columns of ``schema`` that ``file`` has: what the digest in its name is over."""
+    return pa.schema([each for each in schema if each.name not in file.absent])
+
+
+def parquet_sql(schema: pa.Schema, files: Sequence[FileSegment], paths: Sequence[str]) -> str:
+    """A query for DuckDB that gives the rows of (at least one of) ``files``, in their order.
+
+    :param schema: the table's columns; what a file does not have is missing in its rows.
+    :param paths: where DuckDB finds each of ``files``.
+    """
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    absent = [file.absent for file in files]
+    if not any(absent):
+        return f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
+    nowhere = frozenset.intersection(*absent)
+    columns = [
+        f"CAST(NULL AS {_duckdb_type(each)}) AS {_quoted(each.name)}"
+        if each.name in nowhere
+        else _quoted(each.name)
+        for each in schema
+    ]
+    by_name = "true" if any(one != nowhere for one in absent) else "false"
+    return (
+        f"SELECT {', '.join(columns)} FROM read_parquet([{listed}], hive_partitioning = false,"
+        f" union_by_name = {by_name})"
+    )
 
 
 def table_filesystem(lake: Lake, table: str) -> pafs.FileSystem:
@@ -183,6 +222,15 @@ def files_dataset(
         for file in files
     ]
     return pads.FileSystemDataset(fragments, schema, format_, filesystem)
+
+
+def _duckdb_type(column: pa.Field) -> str:
+    with open_box() as connection:
+        return str(connection.from_arrow(pa.schema([column]).empty_table()).types[0])
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _escape(match: re.Match[str]) -> str:

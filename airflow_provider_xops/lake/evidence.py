@@ -37,9 +37,10 @@ class EvidenceStore:
         self._storage = storage
         self._folded: dict[str, Folded] = {}
 
-    def put(self, record: Record) -> bool:
+    def put(self, record: Record, *, quiet: bool = False) -> bool:
         """Write ``record`` whole. True: written; False: a record of this identity was there, and stays.
 
+        :param quiet: no line in the log; for callers that write many and say so in one line.
         :raises DataError: it holds NaN or something else without a JSON form (``data.record_not_json``).
         """
         if record.record_id in self._fold(record.kind):
@@ -49,7 +50,7 @@ class EvidenceStore:
             encode_record(record),
             content_type="application/json",
         )
-        if written:
+        if written and not quiet:
             log.info("Recorded %s %s.", record.kind, record.record_id)
         return written
 

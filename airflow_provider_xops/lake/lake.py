@@ -4,7 +4,7 @@ For whoever opens one (the hook, the ``xops`` command, notebooks). A lake is mad
 :func:`init_lake` (``xops lake init URI``); :func:`open_lake` never makes one, because a mistyped path or a
 folder that two machines do not share would silently be two lakes.
 
-On disk (layout 1)::
+On disk (layout 2)::
 
     <lake>/_xops/lake.json                          UUID, layout version, who made it and when
     <lake>/_xops/evidence/<kind>/<record_id>.json   records, one object each, put-if-absent
@@ -29,11 +29,23 @@ from airflow_provider_xops.lake.storage import Storage, open_storage
 from airflow_provider_xops.records import Actor
 from airflow_provider_xops.settings import LakeSettings
 
-__all__ = ["LAKE_FILE", "LAYOUT_VERSION", "Lake", "LakeInfo", "init_lake", "migrate_lake", "open_lake"]
+__all__ = [
+    "EVOLVING_LAYOUT",
+    "LAKE_FILE",
+    "LAYOUT_VERSION",
+    "Lake",
+    "LakeInfo",
+    "init_lake",
+    "migrate_lake",
+    "open_lake",
+]
 
 log = logging.getLogger(__name__)
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
+# Layout 1 differs in one thing: no table of it ever got a column. It is read and written as it is.
+WRITTEN_LAYOUT = 1
+EVOLVING_LAYOUT = 2
 LAKE_FILE = "_xops/lake.json"
 
 
@@ -100,7 +112,7 @@ def init_lake(settings: LakeSettings, *, actor: Actor, as_of: datetime) -> LakeI
             log.info("Made lake %s at %s.", content["lake_id"], storage.uri)
             return LakeInfo(**content, created=True)
     info = _checked_info(settings, storage)
-    if info.layout_version < LAYOUT_VERSION:
+    if info.layout_version < WRITTEN_LAYOUT:
         raise _older(storage, info.layout_version)
     return info
 
@@ -114,7 +126,7 @@ def open_lake(settings: LakeSettings) -> Lake:
     """
     storage = open_storage(settings)
     info = _checked_info(settings, storage)
-    if info.layout_version < LAYOUT_VERSION:
+    if info.layout_version < WRITTEN_LAYOUT:
         log.warning(
             "The lake at %s has layout %d: it can be read, not written; run `xops lake migrate %s`.",
             storage.uri, info.layout_version, storage.uri,

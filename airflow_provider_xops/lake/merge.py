@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_provider_xops.errors import DataError
+from airflow_provider_xops.lake.duckdb_box import open_box
 from airflow_provider_xops.lake.parquet_files import WrittenSegment
 
 __all__ = ["keys_of", "replaced_rows", "without_rows"]
@@ -50,12 +51,9 @@ def keys_of(written: WrittenSegment, keys: Sequence[str], *, table: str) -> pa.T
 
 def replaced_rows(dataset: Any, keys: pa.Table) -> Any:
     """Numbers (sorted, in the dataset's order) of the rows of ``dataset`` whose keys are among ``keys``."""
-    import duckdb
-
     names = keys.column_names
-    connection = duckdb.connect(":memory:")
+    connection = open_box()
     try:
-        connection.execute("SET TimeZone = 'UTC'")
         connection.register("incoming", keys)
         connection.register("present", _numbered(dataset, names))
         same = " AND ".join(f"present.{_quoted(name)} = incoming.{_quoted(name)}" for name in names)

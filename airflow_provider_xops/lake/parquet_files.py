@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_provider_xops.lake.digest import SegmentDigest
+from airflow_provider_xops.lake.duckdb_box import open_box
 from airflow_provider_xops.lake.schema import cast_batch
 
 __all__ = ["WrittenFile", "WrittenSegment", "sorted_batches", "write_segment"]
@@ -87,19 +88,14 @@ def sorted_batches(
 
     Maps have no order: two rows that differ in nothing but a map stay in the order DuckDB gives them.
     """
-    import duckdb
-
     failures: list[BaseException] = []
     columns = [
         *order_by,
         *(field.name for field in schema if field.name not in order_by and _sortable(field.type)),
     ]
     order = ", ".join(f"{_quoted(name)} ASC NULLS FIRST" for name in columns)
-    connection = duckdb.connect(":memory:")
+    connection = open_box(folder=folder, memory_limit=SORT_MEMORY)
     try:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(f"SET memory_limit = '{SORT_MEMORY}'")
-        connection.execute(f"SET temp_directory = '{str(folder).replace(chr(39), chr(39) * 2)}'")
         reader = pa.RecordBatchReader.from_batches(schema, _recording(batches, failures))
         connection.register("unsorted", reader)
         try:
@@ -123,7 +119,17 @@ class _Part:
         self.path, self.rows, self.bytes = path, 0, 0
         self._null_counts = {field.name: 0 for field in schema if not pa.types.is_nested(field.type)}
         self._writer: Any = pq.ParquetWriter(
-            path, schema, compression="snappy", use_dictionary=dictionaries or False
+            path,
+            schema,
+            compression="snappy",
+            use_dictionary=dictionaries or False,
+            # Of floating-point columns none: readers take a minimum and a maximum for all there is, and NaN
+            # is in neither (see duckdb_box).
+            write_statistics=[
+                field.name
+                for field in schema
+                if not (pa.types.is_nested(field.type) or pa.types.is_floating(field.type))
+            ],
         )
 
     def write(self, group: pa.RecordBatch) -> None:

@@ -15,7 +15,7 @@ import pyarrow.dataset as pads
 
 from airflow_provider_xops.errors import ArgumentError, LakeError, NotFoundError
 from airflow_provider_xops.lake._delta import read_errors, typed_batches
-from airflow_provider_xops.lake.data_files import FileSegment, files_dataset
+from airflow_provider_xops.lake.data_files import FileSegment, files_dataset, own_schema
 from airflow_provider_xops.lake.digest import table_digest, version_digest
 from airflow_provider_xops.lake.history import partition_digests_of, stored_record, version_record
 from airflow_provider_xops.lake.schema import PARTITION_COLUMN, cast_batch
@@ -277,8 +277,10 @@ def _digest_or_reason(view: _View, parts: list[FileSegment] | None) -> str:
     try:
         if parts is None:
             return table_digest(scan(view.lake, view.ref))
-        dataset = files_dataset(view.lake, view.ref.table, view.full_schema, parts)
-        return table_digest(dataset.scanner(columns=view.schema.names).to_reader())
+        # A digest is over the columns that were there when the rows were written.
+        own = own_schema(view.schema, parts[0])
+        dataset = files_dataset(view.lake, view.ref.table, own, parts)
+        return table_digest(dataset.scanner(columns=own.names).to_reader())
     except FileNotFoundError:
         return "a file is missing"
     except LakeError as error:

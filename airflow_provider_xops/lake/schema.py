@@ -1,23 +1,40 @@
 """The types a table of the lake can have, and the one way to bring data to them.
 
 For everything that writes to the lake or computes a digest: :func:`to_delta_schema` says what a schema
-becomes, :func:`cast_batch` brings a batch there. Two batches with the same rows have the same canonical
+becomes, :func:`cast_batch` brings a batch there, :class:`SchemaPolicy` says what happens to data of other
+columns. Two batches with the same rows have the same canonical
 form, whatever types their reader preferred (``large_string``, dictionaries, nanoseconds, unsigned
 integers).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from airflow_provider_xops.errors import DataError
+from airflow_provider_xops.errors import ArgumentError, DataError
 
-__all__ = ["PARTITION_COLUMN", "cast_batch", "check_schema", "to_delta_schema", "type_name"]
+__all__ = [
+    "PARTITION_COLUMN",
+    "SINCE_KEY",
+    "SchemaPolicy",
+    "added_columns",
+    "cast_batch",
+    "check_schema",
+    "file_schema",
+    "fit_batch",
+    "fitted_schema",
+    "to_delta_schema",
+    "type_name",
+]
 
 PARTITION_COLUMN = "_xops_partition"
+
+# A column that a table got later has in its metadata the version that added it.
+SINCE_KEY = "xops.since"
 
 _UNSIGNED = {
     pa.uint8(): pa.int16(),
@@ -37,6 +54,57 @@ _AS_IT_IS = {
     pa.binary(),
     pa.date32(),
 }
+
+
+_POLICY = {
+    "added": ("fail", "evolve", "ignore"),
+    "removed": ("fail", "fill_null"),
+    "retyped": ("fail", "widen"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemaPolicy:
+    """What happens to data whose columns are not the table's. By default they are refused.
+
+    :param added: ``evolve``: the table gets the column, missing in all rows that it had before; ``ignore``:
+        the column is left out.
+    :param removed: ``fill_null``: the column is missing in these rows (a key never is).
+    :param retyped: ``widen``: values of a narrower type are kept in the table's wider one. The other way
+        round is always refused: Delta Lake's type widening is not supported by the readers in use.
+    :raises ArgumentError: ``argument.schema_policy``.
+    """
+
+    added: str = "fail"
+    removed: str = "fail"
+    retyped: str = "fail"
+
+    def __post_init__(self) -> None:
+        for change, known in _POLICY.items():
+            if getattr(self, change) not in known:
+                raise ArgumentError(
+                    f"the policy for {change} columns is {str(getattr(self, change))[:40]!r}",
+                    code="argument.schema_policy",
+                    todo=f"use one of {', '.join(known)}",
+                )
+
+    @classmethod
+    def of(cls, given: SchemaPolicy | Mapping[str, str] | None) -> SchemaPolicy:
+        """The policy of a plain mapping; None is the default.
+
+        >>> SchemaPolicy.of({"added": "evolve"}).removed
+        'fail'
+        """
+        if isinstance(given, SchemaPolicy):
+            return given
+        unknown = sorted(set(given or {}) - set(_POLICY))
+        if unknown:
+            raise ArgumentError(
+                f"a schema policy says nothing of {unknown[0]!r}",
+                code="argument.schema_policy",
+                todo=f"use {', '.join(_POLICY)}",
+            )
+        return cls(**dict(given or {}))
 
 
 def to_delta_schema(schema: pa.Schema, *, allow_null_type: bool = False) -> pa.Schema:
@@ -112,6 +180,85 @@ def cast_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def fit_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Like :func:`cast_batch`, but columns that ``batch`` does not have are missing, others are left out."""
+    if batch.schema.equals(schema):
+        return batch
+    columns = [
+        _cast(batch.column(field.name), field)
+        if field.name in batch.schema.names
+        else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def fitted_schema(
+    found: pa.Schema, table: pa.Schema, policy: SchemaPolicy, *, keys: Iterable[str] = (), subject: str
+) -> pa.Schema:
+    """The columns of ``table`` with those that data of ``found`` add to it, if the policy lets them.
+
+    :param found: a schema as it came; a column of type *null* fits every type.
+    :param table: a canonical schema.
+    :raises DataError: ``data.schema_mismatch`` names every difference that the policy does not let pass.
+    """
+    names = {name.lower(): name for name in table.names}
+    canonical = to_delta_schema(
+        pa.schema(
+            # What is left out may be of any type, and what is there already of none.
+            [f for f in found if f.name in table.names or policy.added != "ignore" or f.name.lower() in names]
+        ),
+        allow_null_type=True,
+    )
+    added = [field for field in canonical if field.name not in table.names]
+    compared = {field.name: field.type for field in canonical if field.name in table.names}
+    for name, kind in compared.items():
+        wanted = table.field(name).type
+        if pa.types.is_null(kind) or (policy.retyped == "widen" and _widens(kind, wanted)):
+            compared[name] = wanted
+    if policy.removed == "fill_null":
+        kept = [name for name in table.names if name in compared or name in set(keys)]
+    else:
+        kept = table.names
+    # Names that differ in case alone are one column to Delta Lake: no new one can be made of them.
+    evolving = policy.added == "evolve" and not any(field.name.lower() in names for field in added)
+    _compare(
+        {**compared, **({} if evolving else {field.name: field.type for field in added})},
+        {name: table.field(name).type for name in kept},
+        subject,
+    )
+    if not evolving:
+        return table
+    to_delta_schema(pa.schema(added))  # a column without a type cannot be added
+    return pa.schema([*table, *added])
+
+
+def added_columns(schema: pa.Schema) -> dict[str, int]:
+    """The columns a table got after it was made: name to the version that added it.
+
+    :param schema: the Delta table's own, with its metadata.
+    """
+    found = {}
+    for field in schema:
+        since = (field.metadata or {}).get(SINCE_KEY.encode())
+        if since is not None:
+            found[field.name] = int(since)
+    return found
+
+
+def file_schema(schema: pa.Schema, added: Mapping[str, int], since: int) -> pa.Schema:
+    """The columns of ``schema`` that are in a data file whose name says ``since``.
+
+    A file of a version that can follow the one that added the column has it; an earlier one does not.
+
+    >>> file_schema(pa.schema([("a", pa.int64()), ("b", pa.string())]), {"b": 7}, since=7).names
+    ['a']
+    """
+    if not added:
+        return schema
+    return pa.schema([field for field in schema if added.get(field.name, -1) < since])
+
+
 def type_name(kind: pa.DataType) -> str:
     """A stable name of a canonical type, whatever the fields inside lists are called.
 
@@ -148,8 +295,28 @@ def _compare(found: dict[str, Any], expected: dict[str, Any], subject: str) -> N
         f"the data do not have the columns of {subject}",
         code="data.schema_mismatch",
         why="; ".join(parts),
-        todo="correct the source, or write to a new table",
+        todo="correct the source, let a schema policy decide about each change, or write to a new table",
         context={"missing": missing, "extra": extra, "changed": changed},
+    )
+
+
+def _widens(narrow: pa.DataType, wide: pa.DataType) -> bool:
+    """Whether every value of one type is exactly one of the other."""
+    is_ = pa.types
+    if is_.is_signed_integer(narrow):
+        if is_.is_signed_integer(wide):
+            return bool(narrow.bit_width < wide.bit_width)
+        if is_.is_floating(wide):
+            return bool(narrow.bit_width <= wide.bit_width // 2)
+        digits = {8: 3, 16: 5, 32: 10, 64: 19}[narrow.bit_width]
+        return bool(is_.is_decimal(wide) and digits <= wide.precision - wide.scale)
+    if is_.is_floating(narrow):
+        return bool(is_.is_floating(wide) and narrow.bit_width < wide.bit_width)
+    return bool(
+        is_.is_decimal(narrow)
+        and is_.is_decimal(wide)
+        and narrow.scale <= wide.scale
+        and narrow.precision - narrow.scale <= wide.precision - wide.scale
     )
 
 

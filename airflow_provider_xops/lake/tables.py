@@ -2,8 +2,9 @@
 
 For every room that reads or writes a table. A table is a Delta table in ``<lake>/<name>`` with the user's
 columns and one partition column; its write mode and keys are fixed when it is made and kept in its
-description. ``<name>__raw`` is where data arrive before they are validated; whoever means that one says so
-(``allow_raw=True``).
+description. Beside ``<name>`` stand the tables of its data on their way: ``<name>__raw`` (as they arrived),
+``<name>__accepted`` and ``<name>__quarantine`` (what a suite let through of them, and what it did not) and
+``<name>__released`` (rows that people mended). Whoever means one of these says so (``allow_raw=True``).
 
 A table may also be *adopted*: an existing Delta table that stays where it is and is only read.
 """
@@ -31,9 +32,14 @@ if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
 
 __all__ = [
+    "ACCEPTED_SUFFIX",
+    "QUARANTINE_SUFFIX",
     "RAW_SUFFIX",
+    "RELEASED_SUFFIX",
+    "WAY_SUFFIXES",
     "FileSegment",
     "TableInfo",
+    "base_name",
     "check_table_name",
     "ensure_table",
     "head",
@@ -50,6 +56,11 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 RAW_SUFFIX = "__raw"
+ACCEPTED_SUFFIX = "__accepted"
+QUARANTINE_SUFFIX = "__quarantine"
+RELEASED_SUFFIX = "__released"
+# Of tables that hold data on their way to a published one.
+WAY_SUFFIXES = (RAW_SUFFIX, ACCEPTED_SUFFIX, QUARANTINE_SUFFIX, RELEASED_SUFFIX)
 ADOPTED = "_xops/adopted"
 
 # Commit metadata are evidence: Delta Lake's default would delete them after thirty days.
@@ -86,6 +97,16 @@ def check_table_name(table: str) -> str:
             todo="use letters, digits, '_', '-' and '.', beginning with a letter or digit",
         )
     return table
+
+
+def base_name(table: str) -> str:
+    """The published table that ``table`` is, or holds data on their way to.
+
+    >>> base_name("flights__quarantine"), base_name("flights")
+    ('flights', 'flights')
+    """
+    suffix = next((suffix for suffix in WAY_SUFFIXES if table.endswith(suffix)), "")
+    return table.removesuffix(suffix)
 
 
 def open_table(lake: Lake, table: str, version: int | None = None) -> DeltaTable:
@@ -161,16 +182,17 @@ def head(lake: Lake, table: str) -> DatasetRef:
 def resolve_ref(lake: Lake, table: str, version: int | None = None, *, allow_raw: bool = False) -> DatasetRef:
     """The identity of ``table`` at ``version``, or at its head.
 
-    :param allow_raw: the caller means data that were not validated.
-    :raises ArgumentError: ``argument.raw_table``: a raw table without saying so.
+    :param allow_raw: the caller means data on their way, which nothing has let through to consumers.
+    :raises ArgumentError: ``argument.raw_table``: a table of such data without saying so.
     :raises NotFoundError: no such table or version.
     """
-    if table.endswith(RAW_SUFFIX) and not allow_raw:
+    if table.endswith(WAY_SUFFIXES) and not allow_raw:
+        what = "were not validated" if table.endswith(RAW_SUFFIX) else "are on their way to a published table"
         raise ArgumentError(
-            f"{table} holds data that were not validated",
+            f"{table} holds data that {what}",
             code="argument.raw_table",
             why="flows read published tables",
-            todo=f"read {table.removesuffix(RAW_SUFFIX)}, or ask for raw data explicitly",
+            todo=f"read {base_name(table)}, or ask for raw data explicitly",
         )
     return ref_of(lake, table, open_table(lake, table, version))
 
