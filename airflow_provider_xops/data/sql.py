@@ -20,9 +20,10 @@ import duckdb
 
 from airflow_provider_xops.errors import ArgumentError, DataError, LakeError, UnavailableError, XOpsError
 from airflow_provider_xops.lake._delta import read_errors
-from airflow_provider_xops.lake.data_files import FileSegment
+from airflow_provider_xops.lake.data_files import FileSegment, parquet_sql
+from airflow_provider_xops.lake.duckdb_box import open_box
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.lake.read import arrow_dataset
+from airflow_provider_xops.lake.read import arrow_dataset, schema_of
 from airflow_provider_xops.lake.schema import PARTITION_COLUMN
 from airflow_provider_xops.lake.storage import LocalStorage
 from airflow_provider_xops.lake.tables import open_table, segments_of, table_info
@@ -61,18 +62,9 @@ class Query:
 
         :param folder: where it may spill to.
         """
-        connection = duckdb.connect(":memory:")
+        with _typed_errors():
+            connection = open_box(folder=folder, memory_limit=memory_limit)
         try:
-            for name, value in (
-                ("temp_directory", str(folder)),
-                ("memory_limit", memory_limit),
-                ("TimeZone", "UTC"),
-                ("python_enable_replacements", "false"),
-                ("autoinstall_known_extensions", "false"),
-                ("autoload_known_extensions", "false"),
-            ):
-                with _typed_errors():
-                    connection.execute(f"SET {name} = {_text(value)}")
             yield Session(connection, self)
         finally:
             connection.close()
@@ -85,6 +77,7 @@ class Session:
         self._connection = connection
         self._query = query
         self._files: dict[DatasetRef, list[FileSegment]] = {}
+        self._schemas: dict[DatasetRef, Any] = {}
 
     def close_box(self, lake: Lake, refs: Iterable[DatasetRef]) -> None:
         """Let the files of these versions be read, and nothing else from here on."""
@@ -92,7 +85,7 @@ class Session:
             files = _local_files(lake, ref)
             _check_present(lake, ref, files)
             if files:
-                self._files[ref] = files
+                self._files[ref], self._schemas[ref] = files, schema_of(lake, ref)
         paths = [_path(lake, ref, file) for ref, files in self._files.items() for file in files]
         with _typed_errors():
             self._connection.execute(f"SET allowed_paths = [{', '.join(map(_text, paths))}]")
@@ -113,14 +106,23 @@ class Session:
         if ref in self._files:
             # DuckDB reads Parquet by itself several times faster than through Arrow.
             chosen = [file for file in self._files[ref] if partitions is None or file.partition in partitions]
-            listed = ", ".join(_text(_path(lake, ref, file)) for file in chosen)
-            rows = f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
+            rows = parquet_sql(self._schemas[ref], chosen, [_path(lake, ref, file) for file in chosen])
         else:
             hidden = f"_xops_input_{alias}"
             self._connection.register(hidden, arrow_dataset(lake, ref, partitions))
             rows = f"SELECT * EXCLUDE ({_name(PARTITION_COLUMN)}) FROM {_name(hidden)}"
         with _typed_errors():
             self._connection.execute(f"CREATE OR REPLACE VIEW {_name(alias)} AS {rows}")
+
+    def counts(self, text: str, partition: str) -> tuple[int, ...]:
+        """The one row of a query of whole numbers over the same inputs.
+
+        :raises DataError: as :meth:`run`.
+        """
+        parameters = {PARTITION_PARAMETER: partition} if parse_query(text).uses_partition else None
+        with _typed_errors():
+            row = self._connection.execute(text, parameters).fetchone()
+        return tuple(int(value) for value in row)
 
     def run(self, partition: str, *, order_by: Sequence[str] = ()) -> Iterator[Any]:
         """The result's Arrow schema, then its batches, sorted by ``order_by`` and then by all other columns.
@@ -151,7 +153,7 @@ def parse_query(sql: str) -> Query:
     >>> parse_query("SELECT 1 AS one WHERE $partition = 'all';").uses_partition
     True
     """
-    with _typed_errors(), duckdb.connect(":memory:") as connection:
+    with _typed_errors(), open_box() as connection:
         statements = connection.extract_statements(sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise ArgumentError(

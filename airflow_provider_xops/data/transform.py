@@ -1,4 +1,4 @@
-"""Versions in, a version out: one table made from others, by DuckDB SQL or by a function, once.
+"""Versions in, a version out: one table made from others, by SQL, by declared steps or by a function, once.
 
 For the transform operator and notebooks::
 
@@ -11,9 +11,9 @@ is read in that partition; one that has no partitions (``all``) is read whole; a
 versions.
 :class:`TransformInput` says otherwise where that is not meant.
 
-**When it is done already.** The digests of what is read, and the text of the SQL (or the function's name,
-arguments and the source of its module) make the input fingerprint. The same one is not computed again. The
-source of modules that the function's module imports is not part of it.
+**When it is done already.** The digests of what is read, and the text of the SQL (or the steps without their
+reasons; or the function's name, arguments and the source of its module) make the input fingerprint. The same
+one is not computed again. The source of modules that the function's module imports is not part of it.
 
 **Order.** SQL promises none, so rows are sorted: by ``keys``, else by all columns.
 
@@ -33,13 +33,14 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from airflow_provider_xops.data.preparation import Preparation, StepChange, prepare
 from airflow_provider_xops.data.sql import Query, Session, parse_query
 from airflow_provider_xops.errors import ArgumentError, NotFoundError, UserCodeError, XOpsError
 from airflow_provider_xops.lake.commit import CommitResult, Segment, commit
 from airflow_provider_xops.lake.digest import version_digest
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.parquet_files import sorted_batches
-from airflow_provider_xops.lake.read import WHOLE, partition_digests, scan
+from airflow_provider_xops.lake.read import WHOLE, partition_digests, scan, schema_of
 from airflow_provider_xops.lake.schema import cast_batch, to_delta_schema
 from airflow_provider_xops.lake.tables import RAW_SUFFIX, check_table_name
 from airflow_provider_xops.records import Actor, DatasetRef, WriteMode, digest_of
@@ -48,6 +49,9 @@ from airflow_provider_xops.usercode import reference_of, resolve_callable, sourc
 __all__ = ["TransformInput", "transform"]
 
 log = logging.getLogger(__name__)
+
+# A record is small enough for XCom.
+NOTE_CHARACTERS = 4000
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,14 @@ def transform(
     sql: str | None = None,
     function: str | Callable[..., Any] | None = None,
     function_args: Mapping[str, Any] | None = None,
+    steps: Any = None,
+    input: str | None = None,
     partitions: Sequence[str] = (WHOLE,),
     mode: WriteMode | str = WriteMode.REPLACE,
     keys: Sequence[str] = (),
     raw: bool = False,
     batch_id: str | None = None,
+    on_schema_change: Mapping[str, str] | None = None,
     memory_limit: str = "1GB",
     actor: Actor,
     as_of: datetime,
@@ -96,14 +103,19 @@ def transform(
     :param function: ``package.module:function``, called as ``function({name: pyarrow.Table},
         **function_args)``; gives an Arrow table, batch or reader, or a pandas frame. Its inputs are in
         memory; SQL streams.
+    :param steps: preparation steps as :func:`~airflow_provider_xops.data.preparation.read_steps` takes them;
+        what each of them changed is in the log and in the record's note.
+    :param input: the input that the steps prepare; None: the only one that no step names.
     :param partitions: the partitions to write.
     :param keys: columns that identify a row of the result.
     :param raw: write ``<table>__raw``, to be validated and published; else ``table`` itself.
     :param batch_id: in append and merge mode, what the batch is called; default: its fingerprint.
+    :param on_schema_change: what happens to a result of other columns than the table's, as
+        :class:`~airflow_provider_xops.lake.schema.SchemaPolicy` says; None: it is refused.
     :param memory_limit: of DuckDB; what does not fit spills into the lake's scratch folder.
     :return: the version that holds the result, ``reused`` if it did before.
-    :raises ArgumentError: no inputs, both or none of SQL and function, SQL that is not one SELECT over the
-        inputs.
+    :raises ArgumentError: no inputs, not exactly one of SQL, steps and function, SQL that is not one SELECT
+        over the inputs, a step that does not fit them (``argument.step``).
     :raises UserCodeError: the function cannot be named, raised, or gave no table.
     :raises DataError: values on which the SQL fails (``data.transform``), or a result that no table can hold.
     :raises NotFoundError: an input has no partition of the name that is written.
@@ -113,21 +125,23 @@ def transform(
         raise ArgumentError(
             f"table {table} is made from nothing", code="argument.empty", todo="name an input"
         )
-    if bool(sql and sql.strip()) == (function is not None):
-        raise ArgumentError(
-            f"table {table} is made by {'both SQL and a function' if sql else 'neither SQL nor a function'}",
-            code="argument.transform",
-            why="a template may have rendered to nothing",
-            todo="give exactly one of them",
-        )
+    _check_way(table, sql=sql, steps=steps, function=function)
     arguments = dict(function_args or {})
-    code = _code_identity(sql, function, arguments)
     chosen = {alias: _as_input(item) for alias, item in inputs.items()}
     digests = {ref: partition_digests(lake, ref) for ref in {_ref_of(item) for item in chosen.values()}}
+    preparation = None
+    if steps is not None:
+        schemas = {alias: schema_of(lake, _ref_of(item)) for alias, item in chosen.items()}
+        preparation = prepare(steps, schemas, main=input)
+        _check_fits(preparation, chosen, digests, partitions)
+    code = _code_identity(sql, preparation, function, arguments)
     with ExitStack() as stack:
         run: _Run
+        note: str | Callable[[], str] = ""
         if function is None:
-            run = _SqlRun(lake, parse_query(sql or ""), memory_limit, list(digests), tuple(keys), stack)
+            query = parse_query(sql or "") if preparation is None else _query_of(preparation)
+            run = _SqlRun(lake, query, memory_limit, list(digests), tuple(keys), stack, preparation)
+            note = run.note
         else:
             run = _FunctionRun(lake, function, arguments, tuple(keys), stack)
         segments: list[Segment] = []
@@ -145,11 +159,54 @@ def transform(
             order_by=(),  # sorted already
             actor=actor,
             as_of=as_of,
+            note=note,
+            evolve=on_schema_change,
             **_parents(parents),
         )
 
 
-def _code_identity(sql: str | None, function: Any, arguments: Mapping[str, Any]) -> list[Any]:
+def _check_way(table: str, *, sql: str | None, steps: Any, function: Any) -> None:
+    given = {"SQL": bool(sql and sql.strip()), "steps": steps is not None, "a function": function is not None}
+    ways = [name for name, there in given.items() if there]
+    if len(ways) != 1:
+        raise ArgumentError(
+            f"table {table} is made by {' and '.join(ways) or 'neither SQL, steps nor a function'}",
+            code="argument.transform",
+            why="a template may have rendered to nothing",
+            todo="give exactly one of them",
+        )
+
+
+def _check_fits(
+    preparation: Preparation,
+    inputs: Mapping[str, TransformInput | DatasetRef],
+    digests: Mapping[DatasetRef, Mapping[str, str]],
+    partitions: Sequence[str],
+) -> None:
+    """What figures are learned from says itself which rows it means."""
+    for alias in preparation.fits:
+        item = inputs[alias]
+        aligned = isinstance(item, DatasetRef) and any(
+            _aligned(digests[item], partition) is not None for partition in partitions
+        )
+        if aligned:
+            raise ArgumentError(
+                f"input {alias!r}, which figures are learned from, does not say which partitions it means",
+                code="argument.fit",
+                why="by itself it is read in the partition at hand, and every partition would learn its own",
+                todo="name its partitions, or None for the whole version",
+            )
+
+
+def _query_of(preparation: Preparation) -> Query:
+    return parse_query(preparation.compiled.select)
+
+
+def _code_identity(
+    sql: str | None, preparation: Preparation | None, function: Any, arguments: Mapping[str, Any]
+) -> list[Any]:
+    if preparation is not None:
+        return ["steps", preparation.digest]
     if function is None:
         return ["sql", hashlib.sha256((sql or "").strip().encode()).hexdigest()]
     try:
@@ -255,9 +312,12 @@ class _SqlRun:
         refs: Sequence[DatasetRef],
         keys: tuple[str, ...],
         stack: ExitStack,
+        preparation: Preparation | None = None,
     ) -> None:
         self._lake, self._query, self._memory_limit = lake, query, memory_limit
         self._refs, self._keys, self._stack = refs, keys, stack
+        self._preparation = preparation
+        self._counted: dict[str, tuple[int, ...]] = {}
         self._session: Session | None = None
 
     def __call__(self, reads: Sequence[_Read], partition: str) -> Iterator[Any]:
@@ -269,8 +329,24 @@ class _SqlRun:
             self._session.close_box(self._lake, self._refs)
         for read in reads:
             self._session.bind(self._lake, read.alias, read.ref, read.partitions)
-        log.info("Running SQL over %s.", ", ".join(f"{read.alias} = {read.ref}" for read in reads))
+        what = "SQL" if self._preparation is None else f"{len(self._preparation.steps)} steps"
+        log.info("Running %s over %s.", what, ", ".join(f"{read.alias} = {read.ref}" for read in reads))
+        if self._preparation is not None:
+            # Counted first: a value that must not be there stops the task before anything is written.
+            counted = self._session.counts(self._preparation.compiled.counts, partition)
+            self._preparation.changes(counted)
+            self._counted[partition] = counted
         return self._session.run(partition, order_by=self._keys)
+
+    def note(self) -> str:
+        """What the steps changed in all partitions that were computed; nothing for SQL."""
+        if self._preparation is None or not self._counted:
+            return ""
+        sums = [sum(counts) for counts in zip(*self._counted.values(), strict=True)]
+        changes: Sequence[StepChange] = self._preparation.changes(sums)
+        for change in changes:
+            log.info("Step %s.", change)
+        return _clipped("; ".join(map(str, changes)), NOTE_CHARACTERS)
 
 
 class _FunctionRun:
@@ -323,6 +399,10 @@ class _FunctionRun:
                 why="a transformation gives rows", todo="return a pyarrow.Table or a pandas DataFrame",
             )  # fmt: skip
         return table
+
+
+def _clipped(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 4] + " ..."
 
 
 def _as_table(result: Any) -> Any | None:

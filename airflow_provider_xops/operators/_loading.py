@@ -1,4 +1,4 @@
-"""Operators that bring data into the lake: from files, from other tables, from a table in place.
+"""Operators that make tables of the lake from other tables, or from a Delta table in place.
 
 For :mod:`airflow_provider_xops.operators.data`, their public place.
 """
@@ -6,9 +6,8 @@ For :mod:`airflow_provider_xops.operators.data`, their public place.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.links.evidence import EvidenceLink
 from airflow_provider_xops.operators._arguments import is_empty, list_of, mapping_of, optional
 from airflow_provider_xops.operators._base import XOpsOperator, actor_of, now
@@ -18,131 +17,32 @@ from airflow_provider_xops.operators._datasets import (
     empty_partition,
     partitions_of,
 )
+from airflow_provider_xops.operators._ingesting import (
+    IngestDatasetOperator,
+    optional_mapping,
+    partitions_to_write,
+    sources_by_partition,
+    write_mode,
+)
 from airflow_provider_xops.records import WriteMode
-from airflow_provider_xops.version_compat import object_storage_path
 
 if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
     from airflow_provider_xops.version_compat import Context
 
-__all__ = ["AdoptDatasetOperator", "IngestDatasetOperator", "TransformDatasetOperator"]
-
-# The partition of a table that has none.
-WHOLE = "all"
-
-
-class IngestDatasetOperator(XOpsOperator):
-    """Reads CSV, JSON lines or Parquet files into the raw table of ``table``, once.
-
-    The same files (by checksum) are never committed twice; changed files replace what they wrote before. An
-    empty file is no failure: its partition becomes empty.
-
-    :param table: the table; its raw data are in ``<table>__raw``.
-    :param source: a path or URI, or several; ``{partition}`` in it becomes the partition's name. Local files,
-        ``file://``, and whatever Airflow's ``ObjectStoragePath`` opens (``s3://``, ``gs://``, ...).
-    :param partition: one name, a range of days (``2013-01-01..2013-03-31``, both included) or a list; None:
-        the table has no partitions.
-    :param schema: column types, such as ``{"flight": "int64", "time_hour": "timestamp[America/New_York]"}``;
-        None: as recorded with the table, and at the first load inferred from all rows.
-    :param format: ``csv``, ``jsonl`` or ``parquet``; None: by the file's suffix.
-    :param delimiter: of CSV; None: a comma (a tab for ``.tsv``).
-    :param na_values: texts of CSV that mean "no value".
-    :param mode: ``replace`` (the partition), ``append`` or ``merge``; fixed by the first load.
-    :param keys: columns that identify a row; ``merge`` needs them.
-    :param batch_id: in ``append`` and ``merge`` mode, what the batch is called; None: a digest of its files'
-        names and checksums, so that a corrected file is another batch.
-    :param source_conn_id: the Airflow connection that opens a remote source; None: the scheme's default.
-    :raises SourceError: a file is missing, truncated, of other columns or types, or not text (no retry).
-    :raises UnavailableError: the storage did not answer (retried).
-
-    Returns the record of the dataset version, with ``reused`` and the ``partition`` asked for.
-
-    Example::
-
-        IngestDatasetOperator(
-            task_id="ingest",
-            table="flights",
-            source="s3://landing/flights/{partition}.csv",
-            partition="{{ params.day }}",
-            schema={"flight": "int64", "carrier": "string"},
-        )
-
-    What it does not do: it validates nothing, lists no folders, and never touches the published table.
-    """
-
-    required = ("table", "source")
-    template_fields = (
-        *XOpsOperator.template_fields,
-        "table",
-        "source",
-        "partition",
-        "schema",
-        "format",
-        "delimiter",
-        "mode",
-        "keys",
-        "batch_id",
-        "source_conn_id",
-    )
-    operator_extra_links = (EvidenceLink(),)
-
-    def __init__(
-        self,
-        *,
-        table: str,
-        source: str | Sequence[str],
-        partition: str | Sequence[str] | None = None,
-        schema: Mapping[str, str] | None = None,
-        format: str | None = None,
-        delimiter: str | None = None,
-        na_values: Sequence[str] = ("", "NA"),
-        mode: str = WriteMode.REPLACE.value,
-        keys: Sequence[str] = (),
-        batch_id: str | None = None,
-        source_conn_id: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.table = table
-        self.source = source
-        self.partition = partition
-        self._partitioned = partition is not None
-        self.schema = schema
-        self.format = format
-        self.delimiter = delimiter
-        self.na_values = na_values
-        self.mode = mode
-        self.keys = keys
-        self.batch_id = batch_id
-        self.source_conn_id = source_conn_id
-
-    def perform(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_xops.data.ingest import ingest
-
-        lake = self.lake()
-        result = ingest(
-            lake,
-            self.table,
-            sources_by_partition(self.source, partitions_to_write(self.partition, given=self._partitioned)),
-            mode=write_mode(self.mode),
-            keys=list_of(self.keys, argument="keys") or (),
-            schema=optional_mapping(self.schema, argument="schema"),
-            format=optional(self.format),
-            delimiter=optional(self.delimiter),
-            na_values=self.na_values,
-            batch_id=optional(self.batch_id),
-            open_file=opener(optional(self.source_conn_id)),
-            actor=actor_of(context),
-            as_of=now(),
-        )
-        return self.hand_over(context, lake, result.record, reused=result.reused, **asked_for(self.partition))
+__all__ = [
+    "AdoptDatasetOperator",
+    "IngestDatasetOperator",
+    "TransformDatasetOperator",
+    "sources_by_partition",
+]
 
 
 class TransformDatasetOperator(XOpsOperator):
-    """Makes one table from dataset versions, by DuckDB SQL or by a function, once.
+    """Makes one table from dataset versions, by DuckDB SQL, declared steps or a function, once.
 
-    What decides whether it was done already are the inputs' content and the text of the SQL (or the version
-    of the function's code), never the output.
+    What decides whether it was done already are the inputs' content and the text of the SQL (or the steps, or
+    the version of the function's code), never the output.
 
     :param table: the table to write; its raw data are in ``<table>__raw``, to be validated and published.
     :param inputs: ``{name in the SQL: dataset}``; a dataset is a task's output, a record id, ``TABLE`` or
@@ -150,7 +50,10 @@ class TransformDatasetOperator(XOpsOperator):
         name; ``{"dataset": ..., "partition": ...}`` names others (a range of days, a list; None: the whole
         version).
     :param sql: one SELECT over the inputs' names; ``$partition`` is the partition written. Exactly one of
-        ``sql`` and ``function``.
+        ``sql``, ``steps`` and ``function``.
+    :param steps: preparation steps (:mod:`airflow_provider_xops.data.preparation`): a list, the path of a
+        YAML or JSON file on the worker, or ``package.module:function``.
+    :param input: the input that the steps prepare; None: the only one that no step names.
     :param function: ``package.module:function``, taking ``{name: pyarrow.Table}`` and ``function_args`` and
         giving an Arrow table or a pandas frame.
     :param function_args: keyword arguments of the function, plain JSON.
@@ -158,6 +61,9 @@ class TransformDatasetOperator(XOpsOperator):
     :param mode: ``replace`` (the partition), ``append`` or ``merge``; fixed by the first commit.
     :param keys: columns that identify a row; ``merge`` needs them.
     :param batch_id: in ``append`` and ``merge`` mode, what the batch is called; None: its fingerprint.
+    :param on_schema_change: what happens to a result of other columns than the table's: ``{"added":
+        "evolve" | "ignore" | "fail", "removed": "fill_null" | "fail", "retyped": "widen" | "fail"}``; None:
+        it is refused.
     :param memory_limit: of DuckDB; what does not fit spills to disk.
     :raises UserCodeError: the function cannot be named, or raised; :raises DataError: the SQL does not fit.
 
@@ -172,11 +78,18 @@ class TransformDatasetOperator(XOpsOperator):
             sql="SELECT carrier, count(*) AS n FROM flights GROUP BY carrier",
         )
 
+        TransformDatasetOperator(
+            task_id="prepare",
+            table="flights_prepared",
+            inputs={"flights": publish.output},
+            steps=[{"step": "impute", "columns": {"dep_delay": {"value": 0}}, "indicator": True}],
+        )
+
     What it does not do: it reads raw tables only when a task's output names one, and publishes nothing.
     """
 
     required = ("table", "inputs")
-    user_code = ("function",)
+    user_code = ("function", "steps")
     template_fields = (
         *XOpsOperator.template_fields,
         "table",
@@ -184,10 +97,13 @@ class TransformDatasetOperator(XOpsOperator):
         "sql",
         "function",
         "function_args",
+        "steps",
+        "input",
         "partition",
         "mode",
         "keys",
         "batch_id",
+        "on_schema_change",
         "memory_limit",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql"}
@@ -201,10 +117,13 @@ class TransformDatasetOperator(XOpsOperator):
         sql: str | None = None,
         function: str | Callable[..., Any] | None = None,
         function_args: Mapping[str, Any] | None = None,
+        steps: str | Sequence[Mapping[str, Any]] | Callable[[], Any] | None = None,
+        input: str | None = None,
         partition: str | Sequence[str] | None = None,
         mode: str = WriteMode.REPLACE.value,
         keys: Sequence[str] = (),
         batch_id: str | None = None,
+        on_schema_change: Mapping[str, str] | None = None,
         memory_limit: str = "1GB",
         **kwargs: Any,
     ) -> None:
@@ -214,11 +133,14 @@ class TransformDatasetOperator(XOpsOperator):
         self.sql = sql
         self.function = function
         self.function_args = function_args
+        self.steps = steps
+        self.input = input
         self.partition = partition
         self._partitioned = partition is not None
         self.mode = mode
         self.keys = keys
         self.batch_id = batch_id
+        self.on_schema_change = on_schema_change
         self.memory_limit = memory_limit
 
     def perform(self, context: Context) -> dict[str, Any]:
@@ -233,11 +155,14 @@ class TransformDatasetOperator(XOpsOperator):
             sql=optional(self.sql),
             function=optional(self.function),
             function_args=optional_mapping(self.function_args, argument="function_args"),
+            steps=optional(self.steps),
+            input=optional(self.input),
             partitions=partitions_to_write(self.partition, given=self._partitioned),
             mode=write_mode(self.mode),
             keys=list_of(self.keys, argument="keys") or (),
             raw=True,
             batch_id=optional(self.batch_id),
+            on_schema_change=optional_mapping(self.on_schema_change, argument="on_schema_change"),
             memory_limit=self.memory_limit,
             actor=actor_of(context),
             as_of=now(),
@@ -278,23 +203,6 @@ class AdoptDatasetOperator(XOpsOperator):
         return self.hand_over(context, lake, record)
 
 
-def sources_by_partition(source: str | Sequence[str], partitions: Sequence[str]) -> dict[str, list[str]]:
-    """The source URIs of each partition: ``{partition}`` replaced by its name.
-
-    :raises ArgumentError: several partitions would read the same files, or a URI rendered to nothing.
-
-    >>> sources_by_partition("/landing/{partition}.csv", ["2013-01-01", "2013-01-02"])
-    {'2013-01-01': ['/landing/2013-01-01.csv'], '2013-01-02': ['/landing/2013-01-02.csv']}
-    """
-    uris = list_of(source, argument="source") or []
-    if len(partitions) > 1 and not any("{partition}" in uri for uri in uris):
-        raise ArgumentError(
-            f"{len(partitions)} partitions would be read from the same files", code="argument.source",
-            todo="write {partition} where the partition's name belongs in the source",
-        )  # fmt: skip
-    return {name: [uri.replace("{partition}", name) for uri in uris] for name in partitions}
-
-
 def transform_input(lake: Lake, alias: str, given: Any) -> Any:
     """What the domain's transform takes for one input."""
     from airflow_provider_xops.data.transform import TransformInput
@@ -307,49 +215,3 @@ def transform_input(lake: Lake, alias: str, given: Any) -> Any:
     if partition is not None and is_empty(partition):  # must not turn into the whole version
         raise empty_partition(f"the partition of inputs[{alias!r}]")
     return TransformInput(named.ref, partitions_of(partition))
-
-
-def opener(conn_id: str | None) -> Callable[[str], BinaryIO]:
-    """Opens what is not a local file, through Airflow's object storage and its connections."""
-
-    def open_file(uri: str) -> BinaryIO:
-        try:
-            opened: BinaryIO = object_storage_path(uri, conn_id=conn_id).open("rb")
-        except ValueError:  # no filesystem is registered for the scheme
-            scheme = uri.partition("://")[0]
-            raise ArgumentError(
-                f"nothing here opens {scheme}:// sources",
-                code="argument.source_uri",
-                why="no installed Airflow provider brings a filesystem for it",
-                todo="install the one that does",
-            ) from None
-        return opened
-
-    return open_file
-
-
-def write_mode(given: Any) -> WriteMode:
-    """:raises ArgumentError: it is none of replace, append, merge."""
-    try:
-        return WriteMode(str(given))
-    except ValueError:
-        raise ArgumentError(
-            f"mode is {str(given)[:80]!r}", code="argument.mode", todo="use replace, append or merge"
-        ) from None
-
-
-def partitions_to_write(partition: Any, *, given: bool) -> tuple[str, ...]:
-    """The partitions a task writes; "all" where the author gave none.
-
-    :param given: whether the author gave any: a template that renders to nothing must not turn into "all".
-    :raises ArgumentError: ``argument.empty``.
-    """
-    found = partitions_of(partition)
-    if found is None and given:
-        raise empty_partition("partition")
-    return found or (WHOLE,)
-
-
-def optional_mapping(given: Any, *, argument: str) -> Mapping[str, Any] | None:
-    """:raises ArgumentError: it is given and no mapping, nor the text of one."""
-    return None if is_empty(given) else mapping_of(given, argument=argument)
