@@ -26,14 +26,23 @@ from typing import Any
 import pyarrow as pa
 
 from airflow_provider_xops.data.column_types import declare, text_of
+from airflow_provider_xops.data.evolution import columns_to_read
 from airflow_provider_xops.data.sources import OpenFile, SourceReader, infer_schema, open_source
 from airflow_provider_xops.errors import ArgumentError, NotFoundError
 from airflow_provider_xops.lake.commit import CommitResult, Segment, commit
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.lake.tables import RAW_SUFFIX, check_table_name, open_table, table_schema
+from airflow_provider_xops.lake.schema import SchemaPolicy
+from airflow_provider_xops.lake.tables import (
+    RAW_SUFFIX,
+    WAY_SUFFIXES,
+    base_name,
+    check_table_name,
+    open_table,
+    table_schema,
+)
 from airflow_provider_xops.records import Actor, WriteMode, digest_of
 
-__all__ = ["expand_partitions", "ingest", "recorded_schema"]
+__all__ = ["expand_partitions", "ingest", "load_segments", "raw_name", "recorded_schema"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +63,7 @@ def ingest(
     delimiter: str | None = None,
     na_values: Sequence[str] = ("", "NA"),
     batch_id: str | None = None,
+    on_schema_change: Mapping[str, str] | None = None,
     open_file: OpenFile | None = None,
     actor: Actor,
     as_of: datetime,
@@ -72,6 +82,8 @@ def ingest(
     :param batch_id: in append and merge mode, what the batch is called; default: a digest of names and
         checksums, so that a corrected file is another batch. Give one (a run's logical date) to have it
         replace the earlier load.
+    :param on_schema_change: what happens to files of other columns than the table's: ``{"added": "evolve" |
+        "ignore" | "fail", "removed": "fill_null" | "fail"}``; None: they are refused.
     :param open_file: opens what is not a local file.
     :return: the version that holds the data, ``reused`` if it did before.
     :raises SourceError: a file is missing or is not what its schema says; nothing was loaded.
@@ -82,7 +94,8 @@ def ingest(
     raw = raw_name(table)
     readers = _open_all(sources, format, delimiter, na_values, open_file)
     known = dict(schema) if isinstance(schema, Mapping) else schema
-    known = known if known is not None else recorded_schema(lake, raw)
+    recorded = recorded_schema(lake, raw) if known is None else None
+    known = known if known is not None else recorded
     if known is None:
         known = infer_schema([reader for group in readers.values() for reader in group])
         if not known:
@@ -91,20 +104,56 @@ def ingest(
                 why="this is its first load, and the files have no rows to learn from", todo="pass a schema",
             )  # fmt: skip
         log.info("Learned the columns of table %s from its files: %s.", raw, json.dumps(known))
-    declared = declare(known)
-    texts = text_of(declared)
+    texts = text_of(declare(known))
+    policy = SchemaPolicy.of(on_schema_change)
+    own = dict.fromkeys(readers, texts)
+    if recorded is not None and on_schema_change is not None:
+        own = {name: columns_to_read(texts, group, policy, table=raw) for name, group in readers.items()}
+        texts = {name: kind for columns in (texts, *own.values()) for name, kind in columns.items()}
     segments = [
-        _segment(partition, [reader.with_schema(texts) for reader in group], texts, WriteMode(mode), batch_id)
+        _segment(
+            partition,
+            [reader.with_schema(own[partition]) for reader in group],
+            own[partition],
+            WriteMode(mode),
+            batch_id,
+        )
         for partition, group in readers.items()
     ]
-    arrow_schema = pa.schema([(name, column.arrow) for name, column in declared.items()])
+    return load_segments(
+        lake, raw, segments, texts=texts, mode=mode, keys=keys, evolve=policy, actor=actor, as_of=as_of
+    )
+
+
+def load_segments(
+    lake: Lake,
+    raw: str,
+    segments: Sequence[Segment],
+    *,
+    texts: Mapping[str, str],
+    mode: WriteMode | str,
+    keys: Sequence[str],
+    sorted_already: bool = False,
+    evolve: SchemaPolicy | None = None,
+    actor: Actor,
+    as_of: datetime,
+) -> CommitResult:
+    """Commit segments of declared columns to a raw table, and keep the columns for later loads.
+
+    :param raw: the raw table's own name (:func:`raw_name`).
+    :param sorted_already: the rows come in the order they are kept in.
+    :param evolve: what happens to columns that are not the table's; None: they are refused.
+    :raises DataError, Superseded, ConflictError: as :func:`~airflow_provider_xops.lake.commit.commit`.
+    """
     result = commit(
         lake,
         raw,
         segments,
         mode=WriteMode(mode),
         keys=tuple(keys),
-        schema=arrow_schema,
+        order_by=() if sorted_already else None,
+        schema=pa.schema([(name, column.arrow) for name, column in declare(texts).items()]),
+        evolve=evolve,
         actor=actor,
         as_of=as_of,
     )
@@ -149,12 +198,12 @@ def recorded_schema(lake: Lake, table: str) -> dict[str, str] | None:
         handle = open_table(lake, table)
     except NotFoundError:
         return None
-    stored = lake.storage.get(_schema_path(str(handle.metadata().id)))
-    if stored is not None:
-        return {str(name): str(text) for name, text in json.loads(stored).items()}
-    # Killed between the first commit and its schema: the types are in the table, only the zones of local
-    # times are not.
-    return text_of(declare(table_schema(handle)))
+    stored = json.loads(lake.storage.get(_schema_path(str(handle.metadata().id))) or b"{}")
+    # Killed between a commit and its schema, or a column came later: the types are in the table, only the
+    # zones of local times are not.
+    held = text_of(declare(table_schema(handle)))
+    first = {str(name): str(text) for name, text in stored.items() if name in held}
+    return {**first, **{name: text for name, text in held.items() if name not in first}}
 
 
 def raw_name(table: str) -> str:
@@ -163,12 +212,12 @@ def raw_name(table: str) -> str:
     :raises ArgumentError: ``argument.table``.
     """
     check_table_name(table)
-    if table.endswith(RAW_SUFFIX):
+    if table.endswith(WAY_SUFFIXES):
         raise ArgumentError(
-            f"{table} is the name of a raw table",
+            f"{table} is the name of a table on the way to a published one",
             code="argument.table",
-            why=f"{RAW_SUFFIX} is added for you",
-            todo=f"pass {table.removesuffix(RAW_SUFFIX)}",
+            why=f"{RAW_SUFFIX} is added for you; {', '.join(WAY_SUFFIXES)} are kept for that way",
+            todo=f"pass {base_name(table)}",
         )
     return f"{table}{RAW_SUFFIX}"
 
