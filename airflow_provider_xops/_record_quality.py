@@ -6,12 +6,13 @@ Private to :mod:`airflow_provider_xops.records`, which gives them to everybody.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar
 
 from airflow_provider_xops._record_base import Record
 from airflow_provider_xops._record_values import ControlSignal, DatasetRef, Outcome, SchemaChange
 
-__all__ = ["ControlChartReport", "DatasetProfile", "QualityMetrics", "QuarantineReport"]
+__all__ = ["ControlChartReport", "DatasetProfile", "QualityMetrics", "QuarantineReport", "SpecialCauseNote"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,9 @@ class QualityMetrics(Record):
 
     :param metrics: name to value, ``null_rate:arr_delay`` for example; None where there was nothing to
         compute it from.
-    :param definition_digest: what was asked for; another definition is another record.
+    :param definition_digest: what was asked for (and of which validations the rates of failed checks are);
+        another definition is another record.
+    :param plan_digest: the metric plan alone: the records of one series share it.
     :param event_time: the time the partition stands for.
     """
 
@@ -36,6 +39,8 @@ class QualityMetrics(Record):
     dataset: DatasetRef
     rows: int
     metrics: dict[str, float | None]
+    plan_digest: str = ""
+    reports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,8 @@ class QuarantineReport(Record):
     :param action: ``quarantined`` or ``released``.
     :param reasons: check to rows that broke it; a row that broke several counts for each.
     :param accepted: the version that goes on; ``quarantine`` the one that keeps the rest.
-    :param validation: record id of the report that the split was made from.
+    :param validation: record id of the report that the split was made from; ``judged`` of the one about the
+        accepted rows.
     """
 
     kind: ClassVar[str] = "quarantines"
@@ -129,4 +135,36 @@ class QuarantineReport(Record):
     validation: str
     released_rows: int = 0
     reason: str = ""
+    judged: str = ""
     report_uri: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialCauseNote(Record):
+    """What a person knows about a stretch of a table's time: a special cause, for its control charts.
+
+    :param start: the first moment it covers; ``end`` the last (None: it lasts).
+    :param metric: of this metric only, ``row_count`` for example; None: of all of the table's.
+    :param action: ``exclude``: the points stay on the chart and out of its limits; ``step``: the process is
+        another one from ``start`` on, and limits begin anew there.
+    """
+
+    kind: ClassVar[str] = "special_causes"
+    identity: ClassVar[tuple[str, ...]] = (
+        "lake_id",
+        "table_uuid",
+        "metric",
+        "start",
+        "end",
+        "action",
+        "reason",
+    )
+
+    lake_id: str
+    table: str
+    table_uuid: str
+    metric: str | None
+    start: datetime
+    end: datetime | None
+    action: str
+    reason: str

@@ -221,7 +221,8 @@ class ControlSignal:
 class SchemaChange:
     """One difference between the columns of two versions.
 
-    :param change: ``added``, ``removed``, ``retyped`` or ``renamed`` (probably: the content looks the same).
+    :param change: ``added``, ``removed``, ``retyped``, ``widened`` (to a type that holds every old value) or
+        ``renamed`` (probably: the content looks the same).
     :param verdict: what the policy says of it: ``allow``, ``warn`` or ``fail``.
     """
 

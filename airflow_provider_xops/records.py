@@ -32,6 +32,7 @@ from airflow_provider_xops._record_quality import (
     DatasetProfile,
     QualityMetrics,
     QuarantineReport,
+    SpecialCauseNote,
 )
 from airflow_provider_xops._record_values import (
     Actor,
@@ -86,6 +87,7 @@ __all__ = [
     "Selection",
     "Severity",
     "SourceFile",
+    "SpecialCauseNote",
     "ValidationReport",
     "WriteMode",
     "compact",
@@ -105,6 +107,7 @@ RECORD_TYPES: dict[str, type[Record]] = {
         DatasetProfile,
         ControlChartReport,
         QuarantineReport,
+        SpecialCauseNote,
         ModelVersion,
         Evaluation,
         PromotionDecision,
