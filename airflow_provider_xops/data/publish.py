@@ -1,10 +1,11 @@
 """What passed becomes visible: exactly the partitions that a report names, and exactly those rows.
 
 For the publish operator, the only writer of a published table that has a raw one. The rows are those of the
-raw *version* that was validated, whatever arrived since; their digest is computed again on the way, and a
-difference stops the commit.
+*version* that was validated (a raw one, or what a suite accepted of one), whatever arrived since; their
+digest is computed again on the way, and a difference stops the commit.
 
-An older raw version never replaces a newer one: the commit's fence is the raw version itself.
+What comes from an older raw version never replaces what comes from a newer one, nor the data before a release
+of mended rows those after it: the commit's fence is the raw version and the number of releases in it.
 
 What it does not do: look at the data. The report decides, and it is read from the evidence, not from the
 caller.
@@ -14,30 +15,50 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 
-from airflow_provider_xops.errors import ArgumentError, LakeError, ValidationError
-from airflow_provider_xops.lake._delta import typed_batches
+from airflow_provider_xops.data.places import (
+    Mark,
+    Place,
+    open_version,
+    places_of,
+    raw_fence,
+    said_of,
+    verified_rows,
+)
+from airflow_provider_xops.errors import ArgumentError, LakeError, Superseded, ValidationError
 from airflow_provider_xops.lake.commit import CommitResult, Segment, commit
-from airflow_provider_xops.lake.data_files import FileSegment, files_dataset
-from airflow_provider_xops.lake.digest import SegmentDigest, version_digest
+from airflow_provider_xops.lake.data_files import short_batch, short_fingerprint
+from airflow_provider_xops.lake.history import find_commit
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.lake.schema import cast_batch
-from airflow_provider_xops.lake.tables import RAW_SUFFIX, open_table, segments_of, table_info, table_schema
+from airflow_provider_xops.lake.schema import SchemaPolicy, added_columns
+from airflow_provider_xops.lake.tables import (
+    ACCEPTED_SUFFIX,
+    RAW_SUFFIX,
+    base_name,
+    open_table,
+    own_table,
+    segments_of,
+    table_info,
+    table_schema,
+)
 from airflow_provider_xops.records import Actor, DatasetRef, Outcome, Severity, ValidationReport, WriteMode
 
 __all__ = ["publish"]
 
 log = logging.getLogger(__name__)
 
-# Versions per millisecond of table age that the fence has room for; a table made anew begins with a higher
-# fence.
-_VERSIONS = 1_000_000
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Origin:
+    """Where a place comes from: its raw version, the raw batch it is, and its place in the order."""
+
+    raw: DatasetRef
+    batch: str
+    fence: int
 
 
 def publish(
@@ -49,51 +70,71 @@ def publish(
     actor: Actor,
     as_of: datetime,
 ) -> CommitResult:
-    """Copy the validated partitions of a raw version to its published table.
+    """Copy the validated partitions of a raw or accepted version to its published table.
 
-    :param report: of a raw version; it must be in the lake's evidence, and what is there counts.
+    :param report: of a raw or accepted version; it must be in the lake's evidence, and what is there counts.
     :param allow_warning: publish too what failed only checks below critical severity.
     :param allow_empty: publish too what had no rows, which empties those partitions.
-    :return: the published version; ``reused`` if it holds these rows already.
+    :return: the published version; ``reused`` if it holds these rows already. Partitions that were accepted
+        from several raw versions are as many commits; the last one's version, which holds all, is returned.
     :raises ValidationError: ``validation.not_published``: the report does not let it pass.
     :raises NotFoundError: the lake has no such report, or the raw version is gone.
-    :raises ArgumentError: ``argument.not_raw``: the report is not about a raw table.
+    :raises ArgumentError: ``argument.not_raw``: the report is about neither a raw nor an accepted table.
     :raises LakeError: ``lake.digest_mismatch``: the rows are not those that were validated.
-    :raises Superseded: a newer raw version of a partition has been published.
+    :raises Superseded: a newer raw version of a partition has been published, or mended rows of this one.
     """
     stored = lake.evidence.get(ValidationReport.kind, report.record_id)
     assert isinstance(stored, ValidationReport)
     ref = stored.dataset
-    if not ref.table.endswith(RAW_SUFFIX):
+    if not ref.table.endswith((RAW_SUFFIX, ACCEPTED_SUFFIX)):
         raise ArgumentError(
             f"{ref} is not a version of a raw table", code="argument.not_raw",
-            why="only raw tables are published", todo="validate the version that an ingestion returned",
+            why="only raw tables, and what a suite accepted of them, are published",
+            todo="validate the version that an ingestion returned",
         )  # fmt: skip
     _check_outcome(stored, allow_warning=allow_warning, allow_empty=allow_empty)
-    handle = open_table(lake, ref.table, ref.version)
-    if str(handle.metadata().id) != ref.table_uuid:
-        raise LakeError(
-            f"{ref} is a version of another table of that name", code="lake.other_table",
-            why="the raw table was made anew after the validation", todo="ingest and validate again",
-        )  # fmt: skip
+    handle = open_version(lake, ref)
     info = table_info(handle)
     mode = WriteMode.APPEND if info is not None and info.mode is WriteMode.APPEND else WriteMode.REPLACE
-    segments = _segments(lake, stored, handle, mode)
-    created = int(handle.metadata().created_time or 0)
-    return commit(
-        lake,
-        ref.table.removesuffix(RAW_SUFFIX),
-        segments,
-        mode=mode,
-        keys=info.keys if info is not None else (),
-        order_by=(),  # the raw order is the canonical one already
-        schema=table_schema(handle),
-        parents=[ref],
-        parent_partitions=[stored.partitions],
-        parent_records=[stored.record_id],
-        actor=dataclasses.replace(actor, fence=created * _VERSIONS + ref.version),
-        as_of=as_of,
-    )
+    schema = table_schema(handle)
+    by_fence: dict[int, list[Segment]] = {}
+    origins = _origins(lake, ref, handle, places_of(segments_of(handle), mode, stored.partitions))
+    segments = [(origin, _segment(lake, ref, schema, place, origin)) for place, origin in origins]
+    _check_older(lake, ref, segments, mode)
+    for origin, segment in segments:
+        by_fence.setdefault(origin.fence, []).append(segment)
+    if not by_fence:
+        raise ArgumentError(
+            f"{ref} has no partition to publish", code="argument.empty", why="the version is empty",
+            todo="ingest something first",
+        )  # fmt: skip
+    results = [
+        commit(
+            lake,
+            base_name(ref.table),
+            by_fence[fence],
+            mode=mode,
+            keys=info.keys if info is not None else (),
+            order_by=(),  # the order is the canonical one already
+            schema=schema,
+            evolve=_evolution(lake, ref),
+            parents=[ref],
+            parent_partitions=[stored.partitions],
+            parent_records=[stored.record_id],
+            actor=dataclasses.replace(actor, fence=fence),
+            as_of=as_of,
+        )
+        for fence in sorted(by_fence)
+    ]
+    newest = max(results, key=lambda result: result.record.version)
+    return CommitResult(newest.record, reused=all(result.reused for result in results))
+
+
+def _evolution(lake: Lake, ref: DatasetRef) -> SchemaPolicy:
+    """Columns that the raw table got on purpose, the published one gets too; other changes are refused."""
+    raw = open_table(lake, f"{base_name(ref.table)}{RAW_SUFFIX}")
+    columns = pa.schema(raw.schema().to_arrow())
+    return SchemaPolicy(added="evolve", removed="fill_null") if added_columns(columns) else SchemaPolicy()
 
 
 def _check_outcome(report: ValidationReport, *, allow_warning: bool, allow_empty: bool) -> None:
@@ -119,68 +160,74 @@ def _check_outcome(report: ValidationReport, *, allow_warning: bool, allow_empty
     )  # fmt: skip
 
 
-def _segments(lake: Lake, report: ValidationReport, handle: Any, mode: WriteMode) -> list[Segment]:
-    by_partition: dict[str, list[FileSegment]] = {}
-    for file in segments_of(handle):
-        by_partition.setdefault(file.partition, []).append(file)
-    names = report.partitions if report.partitions is not None else tuple(sorted(by_partition))
-    schema = table_schema(handle)
-    segments: list[Segment] = []
-    for name in names:
-        files = by_partition.get(name, [])
-        # An appended batch stays what it was, so batches are published one by one; what replaces or merges,
-        # whole.
-        whole = [files] if mode is WriteMode.REPLACE else [list(group) for _, group in groupby(files, _batch)]
-        segments += [_segment(lake, report.dataset, schema, name, group, mode) for group in whole]
-    if not segments:
-        raise ArgumentError(
-            f"{report.dataset} has no partition to publish",
-            code="argument.empty",
-            why="the version is empty",
-            todo="ingest something first",
-        )
-    return segments
-
-
-def _segment(
-    lake: Lake, ref: DatasetRef, schema: Any, partition: str, files: Sequence[FileSegment], mode: WriteMode
-) -> Segment:
-    # With the version that brought it: rows that come back after a correction are published again, so that
-    # their fence rises too, and a late publication of the correction is superseded.
-    digests = {file.batch16: f"{file.digest}@{file.since}" for file in files}
-    fingerprint = next(iter(digests.values())) if len(digests) == 1 else version_digest(digests)
-    batch = "+".join(digests) if mode is WriteMode.APPEND else ""
-    return Segment(
-        partition=partition,
-        fingerprint=fingerprint,
-        data=lambda: pa.RecordBatchReader.from_batches(schema, _verified(lake, ref, schema, files)),
-        batch_id=f"publish:{ref.table_uuid}/{partition}/{batch}",
-    )
-
-
-def _verified(lake: Lake, ref: DatasetRef, schema: Any, files: Sequence[FileSegment]) -> Iterator[Any]:
-    """The rows of the files, hashed on the way: each batch must have the digest that was recorded."""
-    for batch16, group in groupby(files, _batch):
-        parts = list(group)
-        digest = SegmentDigest(schema)
-        try:
-            batches = files_dataset(lake, ref.table, schema, parts).to_batches()
-            for found in typed_batches(batches, f"cannot read {ref}"):
-                rows = cast_batch(found, schema)
-                digest.update(rows)
-                yield rows
-            actual = digest.hexdigest()
-        finally:
-            digest.close()
-        if actual != parts[0].digest:
+def _origins(lake: Lake, ref: DatasetRef, handle: Any, places: list[Place]) -> list[tuple[Place, _Origin]]:
+    """Each place with what it comes from."""
+    if ref.table.endswith(RAW_SUFFIX):
+        created = handle.metadata().created_time
+        return [
+            (place, _Origin(raw=ref, batch=place.batch, fence=raw_fence(created, ref.version)))
+            for place in places
+        ]
+    commits: dict[int, dict[str, Any] | None] = {}
+    created_at: dict[DatasetRef, int | None] = {}
+    found = []
+    for place in places:
+        _version, metadata = find_commit(lake, handle, table=ref.table, file=place.files[0], known=commits)
+        said = said_of(metadata, place.files[0])
+        mark = Mark.read(str(said["fingerprint"]))
+        raw = DatasetRef(**metadata["parents"][0]) if mark is not None and metadata["parents"] else None
+        if mark is None or raw is None:
             raise LakeError(
-                f"the rows of {ref}, partition {parts[0].partition}, are not those that were written",
-                code="lake.digest_mismatch",
-                why="their digest differs from the one recorded when they were committed",
-                todo="someone changed files of the lake: run `xops lake verify` and restore them",
-                context={"table": ref.table, "version": ref.version, "batch": batch16},
+                f"{ref} does not say what raw data partition {place.partition} was accepted from",
+                code="lake.no_origin",
+                why="the partition was emptied when newer raw data passed, or another program wrote it",
+                todo="validate and publish the raw version",
             )
+        if raw not in created_at:
+            created_at[raw] = open_version(lake, raw).metadata().created_time
+        fence = raw_fence(created_at[raw], raw.version, mark.releases)
+        found.append((place, _Origin(raw=raw, batch=str(said["batch_id"]).rpartition("/")[2], fence=fence)))
+    return found
 
 
-def _batch(file: FileSegment) -> str:
-    return file.batch16
+def _check_older(
+    lake: Lake, ref: DatasetRef, segments: list[tuple[_Origin, Segment]], mode: WriteMode
+) -> None:
+    """Refuse what an earlier release of this package has published a newer raw version of.
+
+    Its fences counted versions one by one; under them alone ours would look newer than they are.
+    """
+    handle = own_table(lake, base_name(ref.table))
+    if handle is None:
+        return
+    commits: dict[int, dict[str, Any] | None] = {}
+    append = mode is WriteMode.APPEND
+    held = {(file.partition, file.batch16 if append else ""): file for file in segments_of(handle)}
+    for origin, segment in segments:
+        file = held.get((segment.partition, short_batch(segment.batch_id or "") if append else ""))
+        if file is None or file.fingerprint32 == short_fingerprint(segment.fingerprint):
+            continue
+        _version, metadata = find_commit(lake, handle, table=base_name(ref.table), file=file, known=commits)
+        for parent in metadata["parents"]:
+            same = (parent["table"], parent["table_uuid"]) == (origin.raw.table, origin.raw.table_uuid)
+            if same and parent["version"] > origin.raw.version:
+                raise Superseded(
+                    f"a newer raw version of partition {segment.partition} of table {base_name(ref.table)}"
+                    " has been published",
+                    code="superseded.commit",
+                    why=f"version {parent['version']}, this is made from version {origin.raw.version}",
+                    todo="nothing: the newer version's data are in the table",
+                )
+
+
+def _segment(lake: Lake, ref: DatasetRef, schema: pa.Schema, place: Place, origin: _Origin) -> Segment:
+    # The content names the version that brought it: rows that come back after a correction are published
+    # again, so that their fence rises too, and a late publication of the correction is superseded.
+    accepted = "accepted:" if ref.table.endswith(ACCEPTED_SUFFIX) else ""
+    return Segment(
+        partition=place.partition,
+        fingerprint=accepted + place.content,
+        data=lambda: pa.RecordBatchReader.from_batches(schema, verified_rows(lake, ref, schema, place.files)),
+        # By the raw table and batch, so that a batch is the same one whether all of it went on or a part.
+        batch_id=f"publish:{origin.raw.table_uuid}/{place.partition}/{origin.batch}",
+    )

@@ -25,7 +25,7 @@ from airflow_provider_xops.errors import (
 from airflow_provider_xops.lake.commit import CommitResult
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.read import content_digest, partition_digests
-from airflow_provider_xops.lake.tables import table_exists
+from airflow_provider_xops.lake.tables import open_table, segments_of, table_exists
 from airflow_provider_xops.records import (
     XCOM_LIMIT_BYTES,
     Actor,
@@ -233,6 +233,58 @@ def test_only_raw_versions_are_published(lake: Lake, reported: Any, publishing: 
     with pytest.raises(ArgumentError) as caught:
         publishing(reported(ref))
     assert caught.value.code == "argument.not_raw"
+
+
+def test_what_an_earlier_release_of_this_package_published_keeps_its_order(
+    lake: Lake, reported: Any, publishing: Publish
+) -> None:
+    # given: a newer version that was published under a fence that counted versions one by one (of version 0
+    # the fences are alike)
+    raw(lake, "2012-12-31", 9)
+    older = reported(raw(lake, "2013-01-01", 1), "2013-01-01")
+    newer = raw(lake, "2013-01-01", 2, fence=2)
+    created = int(open_table(lake, "flights__raw").metadata().created_time)
+    part = segment("2013-01-01", "as it was then", {"flight": [2], "carrier": ["AA"]})
+    put(lake, "flights", part, parents=[newer], actor=user(created * 1_000_000 + newer.version))
+    # then
+    with pytest.raises(Superseded):
+        publishing(older)
+    assert rows_of(lake, "flights") == {"2013-01-01": [(2, "AA")]}
+    # and: what is newer still goes on
+    newest = raw(lake, "2013-01-01", 3, fence=3)
+    assert publishing(reported(newest, "2013-01-01")).record.rows == 1
+
+
+def test_a_batch_that_an_earlier_release_of_this_package_appended_keeps_its_order_too(
+    lake: Lake, reported: Any, publishing: Publish
+) -> None:
+    # given: a corrected batch, published under a fence that counted versions one by one, and another batch
+    options = {"mode": WriteMode.APPEND}
+    raw(lake, "other", 9, batch_id="z", **options)
+    older = reported(raw(lake, "all", 1, batch_id="a", **options), "all")
+    newer = raw(lake, "all", 2, batch_id="a", fence=2, **options)
+    handle = open_table(lake, "flights__raw")
+    created, uuid = int(handle.metadata().created_time), handle.metadata().id
+    (batch,) = {file.batch16 for file in segments_of(handle) if file.partition == "all"}
+    rows = {"flight": [2], "carrier": ["AA"]}
+    part = segment("all", "as it was then", rows, f"publish:{uuid}/all/{batch}")
+    put(lake, "flights", part, parents=[newer], actor=user(created * 1_000_000 + newer.version), **options)
+    # then
+    with pytest.raises(Superseded):
+        publishing(older)
+    assert rows_of(lake, "flights") == {"all": [(2, "AA")]}
+    # and: another batch goes on
+    publishing(reported(raw(lake, "all", 5, batch_id="b", fence=3, **options), "all"))
+    assert sorted(rows_of(lake, "flights")["all"]) == [(2, "AA"), (5, "AA")]
+
+
+def test_an_accepted_version_that_no_raw_one_stands_behind_is_refused(
+    lake: Lake, reported: Any, publishing: Publish
+) -> None:
+    ref = put(lake, "flights__accepted", segment("all", "by hand", {"flight": [1]})).record.ref
+    with pytest.raises(LakeError) as caught:
+        publishing(reported(ref))
+    assert caught.value.code == "lake.no_origin"
 
 
 def test_rows_that_were_changed_in_the_lake_are_not_published(
