@@ -27,7 +27,11 @@ __all__ = ["create_app"]
 
 log = logging.getLogger(__name__)
 
-MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".json": "application/json"}
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".yaml": "text/plain; charset=utf-8",
+}
 # A report is data that somebody else wrote: it may style itself, and nothing else.
 HEADERS = {
     "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:",
@@ -47,7 +51,7 @@ def create_app() -> FastAPI:
 
     @app.get("/lakes/{conn_id}/reports/{path:path}")
     def report(conn_id: str, path: str) -> Response:
-        """A validation report: its page, or the result behind it as JSON."""
+        """A report: its page, the result behind it as JSON, or a suggested suite as YAML."""
         suffix = posixpath.splitext(path)[1]
         if suffix not in MEDIA_TYPES or posixpath.normpath(path) != path or path.startswith(("/", "..")):
             raise HTTPException(404, "there is no such report")
