@@ -12,7 +12,7 @@ import os
 from importlib import metadata
 from typing import Any
 
-__all__ = ["ephemeral_context", "great_expectations", "great_expectations_version"]
+__all__ = ["ephemeral_context", "expectation_class", "great_expectations", "great_expectations_version"]
 
 LIBRARY = "great_expectations"
 
@@ -33,6 +33,16 @@ def great_expectations() -> Any:
 def great_expectations_version() -> str:
     """The installed version; does not import the library."""
     return metadata.version("great_expectations")
+
+
+def expectation_class(kind: str) -> Any | None:
+    """The class of an expectation (``expect_...``); None if there is none of that name."""
+    great_expectations()
+    registry = importlib.import_module(f"{LIBRARY}.expectations.registry")
+    try:
+        return registry.get_expectation_impl(kind)
+    except Exception:  # the library's own error class has moved between versions
+        return None
 
 
 def ephemeral_context() -> Any:

@@ -40,11 +40,13 @@ class Check:
 
     :param type: Great Expectations' name of it, ``expect_column_values_to_not_be_null`` for example.
     :param kwargs: its arguments, JSON types only.
+    :param meta: what its author noted about it, such as the reason for it; no part of the suite's digest.
     """
 
     type: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     severity: Severity = Severity.CRITICAL
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -190,6 +192,7 @@ def _check(item: Any, shown: str, number: int) -> Check:
         type=plain["type"],
         kwargs={key: _as_json(value) for key, value in sorted(plain["kwargs"].items()) if value is not None},
         severity=Severity(plain.get("severity") or Severity.CRITICAL),
+        meta=_as_json(plain.get("meta") or {}),
     )
 
 
