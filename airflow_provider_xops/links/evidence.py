@@ -1,4 +1,4 @@
-"""Links from a task to what it wrote into the lake: its record, and its validation report.
+"""Links from a task to what it wrote into the lake: its record, and its reports.
 
 For the task page. Airflow asks for them in the worker after each attempt, so they read what the operator
 remembered while it performed. They lead to this package's own pages in Airflow (see
@@ -14,7 +14,15 @@ from urllib.parse import quote, urlsplit
 
 from airflow_provider_xops.version_compat import BaseOperatorLink, conf
 
-__all__ = ["EvidenceLink", "ValidationReportLink"]
+__all__ = [
+    "ControlChartsLink",
+    "DataDocsLink",
+    "EvidenceLink",
+    "ProfileLink",
+    "QuarantineReportLink",
+    "ReportLink",
+    "ValidationReportLink",
+]
 
 
 class EvidenceLink(BaseOperatorLink):
@@ -29,14 +37,47 @@ class EvidenceLink(BaseOperatorLink):
         return "" if "/evidence/decisions/" in page else page.removesuffix(".json")
 
 
-class ValidationReportLink(BaseOperatorLink):
+class ReportLink(BaseOperatorLink):
+    """To a page that the task wrote into the lake's reports; nothing where it wrote none."""
+
+    name = "Report"
+    attribute = "report_uri"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The page."""
+        return _page(operator, getattr(operator, self.attribute, None), "reports")
+
+
+class ValidationReportLink(ReportLink):
     """To the validation's page: every expectation with its figures."""
 
     name = "Validation report"
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The report's page, or nothing where the validation did not run."""
-        return _page(operator, getattr(operator, "report_uri", None), "reports")
+
+class DataDocsLink(ReportLink):
+    """To Great Expectations' own page of the validation."""
+
+    name = "Data Docs"
+    attribute = "data_docs_uri"
+
+
+class QuarantineReportLink(ReportLink):
+    """To the page that says which rows were set aside, and why."""
+
+    name = "Quarantine report"
+    attribute = "quarantine_uri"
+
+
+class ProfileLink(ReportLink):
+    """To the page of the profile: every column with its figures, and what changed."""
+
+    name = "Profile"
+
+
+class ControlChartsLink(ReportLink):
+    """To the page of the control charts: signals in words, charts, limits."""
+
+    name = "Control charts"
 
 
 def _page(operator: Any, uri: str | None, folder: str) -> str:

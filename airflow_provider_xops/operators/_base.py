@@ -19,6 +19,7 @@ from airflow_provider_xops.records import XCOM_LIMIT_BYTES, Actor, ActorKind, Pr
 from airflow_provider_xops.version_compat import (
     AirflowException,
     AirflowFailException,
+    AirflowSkipException,
     Asset,
     AssetAlias,
     AssetRef,
@@ -91,6 +92,9 @@ class XOpsOperator(BaseOperator):
             return self.perform(context)
         except XOpsError as error:
             raise as_airflow_error(error) from error
+        except AirflowSkipException as skipped:
+            self.log.warning("Skipping what follows: %s", skipped)  # Airflow's own line does not say why
+            raise
         finally:
             self._performing = False
 

@@ -7,6 +7,7 @@ Charts are inline SVG.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
@@ -15,11 +16,12 @@ __all__ = ["Html", "cell", "facts_table", "figure", "page", "table"]
 
 _STYLE = (
     ":root{color-scheme:light}"
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1d2330;background:#fff}"
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;"
+    "color:#1d2330;background:#fff}"
     "h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2rem}"
     "table{border-collapse:collapse;width:100%;margin:1rem 0}th,td{text-align:left;padding:.35rem .6rem;"
-    "border-bottom:1px solid #dde1e8;vertical-align:top}th{font-weight:600}td.n{text-align:right;"
-    "font-variant-numeric:tabular-nums}code{font-size:.9em;overflow-wrap:anywhere}"
+    "border-bottom:1px solid #dde1e8;vertical-align:top}th{font-weight:600}td.n,th.n{text-align:right;"
+    "font-variant-numeric:tabular-nums}code{font-size:.9em}h1,h2,h3,td,code{overflow-wrap:anywhere}"
     "td.c code{white-space:nowrap}p.note,td.note{color:#565e6d}svg{max-width:100%;height:auto}"
     ".o{font-weight:600}"
     ".passed,.allow{color:#12683c}.failed,.fail,.critical{color:#a3201d}.errored,.warn,.warning{color:#8a4b00}"
@@ -33,16 +35,21 @@ class Html(str):
     __slots__ = ()
 
 
-def page(title: str, body: Iterable[str], *, css_class: str = "") -> bytes:
+def page(title: str, body: Iterable[str], *, css_class: str = "", style: str = "") -> bytes:
     """A whole document: the title as its heading, then the parts of ``body``, which are HTML.
+
+    :param style: more style rules, for what only this page has.
 
     >>> page("Flights", ["<p>fine</p>"]).startswith(b"<!doctype html>")
     True
     """
-    heading = f'<h1 class="{escape(css_class)}">{escape(title)}</h1>' if css_class else f"<h1>{escape(title)}</h1>"
+    heading = (
+        f'<h1 class="{escape(css_class)}">{escape(title)}</h1>' if css_class else f"<h1>{escape(title)}</h1>"
+    )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style></head>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<style>{_STYLE}{style}</style></head>"
         f"<body>{heading}{''.join(body)}</body></html>\n"
     ).encode()
 
@@ -53,14 +60,22 @@ def facts_table(facts: Iterable[tuple[str, Any]]) -> Html:
     >>> facts_table([("Rows", 3)])
     '<table><tr><th>Rows</th><td><code>3</code></td></tr></table>'
     """
-    rows = "".join(f"<tr><th>{escape(name)}</th><td><code>{_text(value)}</code></td></tr>" for name, value in facts)
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td><code>{_text(value)}</code></td></tr>" for name, value in facts
+    )
     return Html(f"<table>{rows}</table>")
 
 
 def table(headers: Sequence[str], rows: Iterable[Iterable[Any]]) -> Html:
     """A table; a cell is text (escaped), a number (aligned right) or what :func:`cell` gave."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in headers)
-    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
+    cells = [[_cell(value) for value in row] for row in rows]
+    columns = zip(*cells, strict=False)
+    numbers = [all(one.startswith('<td class="n"') for one in column) for column in columns]
+    head = "".join(
+        f'<th class="n">{escape(name)}</th>' if number else f"<th>{escape(name)}</th>"
+        for name, number in itertools.zip_longest(headers, numbers[: len(headers)])
+    )
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
     return Html(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
 

@@ -5,11 +5,14 @@ For the validate operator and notebooks::
     report = validate(
         lake, ref, suite="my_project.suites:flights", partitions=["2013-01-01"], actor=me, as_of=now
     )
-    apply_policy(report, "fail")        # Action.CONTINUE, .FAIL or .SKIP
+    apply_policy(report, "fail")        # Action.CONTINUE, .FAIL, .SKIP, .QUARANTINE or .BRANCH
+
+    check("day.parquet", "my_project.suites:flights").results     # nothing recorded
 
 The report's identity is what was looked at (content digest), with what (suite digest), by what (engine and
 its version), and how it ended: the same question is answered once, and asked again it is read from the
-evidence. A report that *errored* answers nothing, so the checks are run again.
+evidence. A report that *errored* answers nothing, so the checks are run again. A table behind a database
+connection has no versions: it is asked anew every time.
 
 What it does not do: change data, or decide. That is :mod:`~airflow_provider_xops.quality.policy` and
 publishing.
@@ -17,102 +20,63 @@ publishing.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_xops.errors import ArgumentError, NotFoundError
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.lake.read import content_digest, count_rows, partition_digests, scan, schema_of
-from airflow_provider_xops.quality.engine import get_engine
-from airflow_provider_xops.quality.policy import (
-    Action,
-    apply_policy,
-    stop_error,
-    suite_outcome,
-    worst_severity,
-)
-from airflow_provider_xops.quality.report import report_html, report_json
+from airflow_provider_xops.lake.read import content_digest, partition_digests
+from airflow_provider_xops.quality._recording import DocumentOptions, has_samples_of, record_validation
+from airflow_provider_xops.quality.engine import EngineRun, get_engine
+from airflow_provider_xops.quality.frames import LakeFrame, frame_of
+from airflow_provider_xops.quality.policy import Action, apply_policy, stop_error
+from airflow_provider_xops.quality.samples import SAMPLE_SIZE
 from airflow_provider_xops.quality.suites import load_suite
-from airflow_provider_xops.records import Actor, DatasetRef, Outcome, ValidationReport
+from airflow_provider_xops.records import Actor, DatasetRef, Outcome, ValidationReport, digest_of
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import sqlalchemy as sa
 
-__all__ = ["Action", "LakeFrame", "apply_policy", "stop_error", "validate"]
+__all__ = ["Action", "LakeFrame", "apply_policy", "check", "stop_error", "validate", "validate_table"]
 
 log = logging.getLogger(__name__)
 
-FLOAT_WHOLE = 2**53  # from here on a 64-bit float skips whole numbers
-
-
-class LakeFrame:
-    """The rows of some partitions of a dataset version, read when an engine asks for them."""
-
-    def __init__(self, lake: Lake, ref: DatasetRef, partitions: Sequence[str] | None) -> None:
-        self._lake = lake
-        self._ref = ref
-        self._partitions = partitions
-
-    @cached_property
-    def schema(self) -> Any:
-        """The user's columns."""
-        return schema_of(self._lake, self._ref)
-
-    @cached_property
-    def rows(self) -> int:
-        """How many there are; from the table's log, without reading them."""
-        return count_rows(self._lake, self._ref, partitions=self._partitions)
-
-    def pandas(self) -> pd.DataFrame:
-        """All rows in memory. Dates are Python dates, times are UTC; whole numbers with missing values are
-        floats, or Python integers where a float would not hold one exactly."""
-        table = scan(self._lake, self._ref, partitions=self._partitions).read_all()
-        exact = {
-            name: table.column(name).to_pandas(integer_object_nulls=True)
-            for name in table.column_names
-            if _outgrows_floats(table.column(name))
-        }
-        frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
-        return frame.assign(**exact)
-
-
-def _outgrows_floats(column: Any) -> bool:
-    """Whether pandas would round whole numbers of the column, because others are missing."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_int64(column.type) or not column.null_count or column.null_count == len(column):
-        return False
-    ends = pc.min_max(column)
-    return bool(ends["min"].as_py() < -FLOAT_WHOLE or ends["max"].as_py() > FLOAT_WHOLE)
+Suite = str | Callable[[], Any]
 
 
 def validate(
     lake: Lake,
     ref: DatasetRef,
     *,
-    suite: str | Callable[[], Any],
+    suite: Suite,
     partitions: Sequence[str] | None = None,
-    engine: str = "pandas",
+    engine: str = "duckdb",
+    samples: str = "none",
+    sample_size: int = SAMPLE_SIZE,
+    data_docs: bool = True,
     actor: Actor,
     as_of: datetime,
 ) -> ValidationReport:
-    """Run a suite and record the report, with a JSON and an HTML document beside it.
+    """Run a suite and record the report, with its documents beside it.
 
     :param ref: the version to look at; a raw table's usually.
     :param suite: see :mod:`~airflow_provider_xops.quality.suites`.
     :param partitions: only these; None looks at the whole version.
+    :param engine: ``duckdb`` or ``pandas``; see :mod:`~airflow_provider_xops.quality.engine`.
+    :param samples: what the documents show of bad values: ``none``, ``masked`` or ``full``; see
+        :mod:`~airflow_provider_xops.quality.samples`. Asked for other samples than a known report has (none
+        too), the suite runs again and its pages are written beside the first ones.
+    :param sample_size: how many of each check at most.
+    :param data_docs: write Great Expectations' own page too (``documents["data_docs"]``).
     :param as_of: the time to record (UTC).
     :return: the report; its outcome is *passed*, *failed*, *errored* or *no data*. Bad data raise nothing.
-    :raises ArgumentError: the suite, the engine or the partitions are unusable.
+    :raises ArgumentError: the suite, the engine, the samples or the partitions are unusable.
     :raises UserCodeError: the suite's function is; :raises NotFoundError: there is no such version or
         partition.
     """
+    options = DocumentOptions.of(samples, sample_size, data_docs)
     chosen = _chosen(partitions)
     loaded = load_suite(suite)
     runner = get_engine(engine)
@@ -132,30 +96,78 @@ def validate(
         "rows": frame.rows,
     }
     known = _known(lake, facts)
-    if known is not None:
+    if known is not None and has_samples_of(known, options):
         log.info("Suite %s was run on these rows of %s before: %s.", known.suite, ref, known.outcome.value)
         return known
-    results = runner.run(loaded.checks, frame)
-    checks = tuple(result.summary() for result in results)
-    report = ValidationReport(
-        **facts,
-        outcome=suite_outcome(checks, rows=frame.rows),
-        severity=worst_severity(checks),
-        counts={outcome.value: Counter(check.outcome for check in checks)[outcome] for outcome in Outcome},
-        checks=checks,
-    )
-    folder = f"validations/{report.record_id}"
-    page = lake.evidence.put_report(f"{folder}.html", report_html(report, results), content_type="text/html")
-    lake.evidence.put_report(f"{folder}.json", report_json(report, results), content_type="application/json")
-    report = dataclasses.replace(report, report_uri=page)
-    if not lake.evidence.put(report):  # another attempt was faster: its report is the one that is kept
-        kept = lake.evidence.get(ValidationReport.kind, report.record_id)
-        report = kept if isinstance(kept, ValidationReport) else report
-    counted = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report.counts.items() if count)
-    log.info(
-        "Suite %s on %s (%d rows): %s (%s).", report.suite, ref, report.rows, report.outcome.value, counted
-    )
-    return report
+    run = runner.run(loaded.checks, frame, examples=options.examples)
+    return _logged(record_validation(lake, facts, run, options))
+
+
+def validate_table(
+    lake: Lake,
+    *,
+    sqlalchemy_engine: sa.Engine,
+    source: str,
+    table: str,
+    schema: str | None = None,
+    suite: Suite,
+    samples: str = "none",
+    sample_size: int = SAMPLE_SIZE,
+    data_docs: bool = True,
+    actor: Actor,
+    as_of: datetime,
+) -> ValidationReport:
+    """Run a suite on a table behind a database connection; its rows stay there.
+
+    The report's dataset is ``SOURCE:SCHEMA.TABLE`` of version 0, its ``table_uuid`` a digest of the address
+    of the database (without credentials), the schema and the table. Such a table has no versions, so the
+    content digest names the actor's idempotency key and ``as_of``: it is asked anew every time, and nothing
+    can be published from the report. While others write, its statements may see it at several moments.
+
+    :param source: how the report calls the database: the Airflow connection's id.
+    :param table: its name, or ``schema.table`` where ``schema`` is None.
+    :raises ArgumentError: the suite or the samples are unusable, or there is no such table
+        (``argument.table``).
+    :raises UnavailableError: the database does not answer (``unavailable.database``).
+    """
+    from airflow_provider_xops.quality.sql_engine import SqlEngine, SqlTable
+
+    options = DocumentOptions.of(samples, sample_size, data_docs)
+    if schema is None and "." in table:
+        schema, _, table = table.partition(".")
+    loaded = load_suite(suite)
+    frame = SqlTable(sqlalchemy_engine, table, schema)
+    runner = SqlEngine(sqlalchemy_engine.dialect.name)
+    facts: dict[str, Any] = {
+        "recorded_at": as_of,
+        "produced_by": actor.producer,
+        "dataset": DatasetRef(
+            lake_id=lake.lake_id, table=f"{source}:{frame}", table_uuid=frame.digest[:32], version=0
+        ),
+        "partitions": None,
+        "partition_digests": (),
+        "content_digest": digest_of([frame.digest, actor.idempotency_key, as_of.isoformat()]),
+        "suite": loaded.name,
+        "suite_digest": loaded.digest,
+        "engine": f"{runner.name}/{runner.version}",
+        "rows": frame.rows,
+    }
+    run = runner.run(loaded.checks, frame, examples=options.examples)
+    return _logged(record_validation(lake, facts, run, options))
+
+
+def check(data: Any, suite: Suite, *, engine: str = "duckdb", examples: int = 0) -> EngineRun:
+    """Run a suite over what a notebook has; nothing is recorded.
+
+    :param data: paths of Parquet or CSV files, an Arrow table, a pandas data frame.
+    :param examples: that many bad values of each check come with its result.
+
+    >>> import pandas as pd
+    >>> run = check(pd.DataFrame({"flight": [1, 2]}), "tests.unit.quality.example_suites:small")
+    >>> [result.outcome.value for result in run.results]
+    ['passed', 'passed']
+    """
+    return get_engine(engine).run(load_suite(suite).checks, frame_of(data), examples=examples)
 
 
 def _known(lake: Lake, facts: Mapping[str, Any]) -> ValidationReport | None:
@@ -169,6 +181,15 @@ def _known(lake: Lake, facts: Mapping[str, Any]) -> ValidationReport | None:
         if isinstance(known, ValidationReport):
             return known
     return None
+
+
+def _logged(report: ValidationReport) -> ValidationReport:
+    counted = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report.counts.items() if count)
+    log.info(
+        "Suite %s on %s (%d rows): %s (%s).",
+        report.suite, report.dataset, report.rows, report.outcome.value, counted,
+    )  # fmt: skip
+    return report
 
 
 def _chosen(partitions: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -6,13 +6,29 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_xops.links.evidence import EvidenceLink, ValidationReportLink
+from airflow_provider_xops.links.evidence import (
+    ControlChartsLink,
+    DataDocsLink,
+    EvidenceLink,
+    ProfileLink,
+    QuarantineReportLink,
+    ValidationReportLink,
+)
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink, MlflowRunLink
 from airflow_provider_xops.operators._base import RegistryOperator
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.settings import MlflowSettings
 
-LINKS = [EvidenceLink, ValidationReportLink, MlflowRunLink, MlflowModelVersionLink]
+LINKS = [
+    EvidenceLink,
+    ValidationReportLink,
+    DataDocsLink,
+    QuarantineReportLink,
+    ProfileLink,
+    ControlChartsLink,
+    MlflowRunLink,
+    MlflowModelVersionLink,
+]
 
 
 @pytest.mark.parametrize("link", LINKS, ids=lambda cls: cls.__name__)
@@ -24,6 +40,10 @@ def test_names_and_keys_are_distinct() -> None:
     assert {link().name for link in LINKS} == {
         "XOps evidence",
         "Validation report",
+        "Data Docs",
+        "Quarantine report",
+        "Profile",
+        "Control charts",
         "MLflow run",
         "MLflow model version",
     }
@@ -36,11 +56,17 @@ def test_links_into_the_lake_lead_to_pages_of_this_airflow(lake: str) -> None:
         lake_conn_id="my lake",
         evidence_uri=f"{lake}/_xops/evidence/versions/abc.json",
         report_uri=f"{lake}/_xops/reports/validations/abc.html",
+        data_docs_uri=f"{lake}/_xops/reports/validations/abc.data_docs.html",
+        quarantine_uri=f"{lake}/_xops/reports/quarantines/abc.html",
     )
 
     assert EvidenceLink().get_link(operator, ti_key=None) == "/xops/lakes/my%20lake/evidence/versions/abc"
     report = ValidationReportLink().get_link(operator, ti_key=None)
     assert report == "/xops/lakes/my%20lake/reports/validations/abc.html"
+    docs = DataDocsLink().get_link(operator, ti_key=None)
+    assert docs == "/xops/lakes/my%20lake/reports/validations/abc.data_docs.html"
+    aside = QuarantineReportLink().get_link(operator, ti_key=None)
+    assert aside == "/xops/lakes/my%20lake/reports/quarantines/abc.html"
 
 
 def test_links_follow_an_airflow_that_is_served_under_a_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -265,9 +265,38 @@ def test_failed_validation_may_warn_and_publishing_still_refuses(
         PublishDatasetOperator(task_id="p", report=report).execute(make_context())
 
 
-def test_failed_validation_may_skip_what_follows(ingest: Any, validate: Any) -> None:
+def test_failed_validation_may_skip_what_follows_and_its_log_says_why(
+    ingest: Any, validate: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(AirflowSkipException):
         validate(ingest("1,-5"), on_failure="skip")
+    assert "Skipping what follows: [validation.failed] suite positive" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mapping", [{"critical": "skip"}, '{"critical": "skip"}', "{'critical': 'skip'}"])
+def test_policy_may_be_a_mapping_of_severities_or_the_text_a_template_made_of_it(
+    ingest: Any, validate: Any, mapping: Any
+) -> None:
+    with pytest.raises(AirflowSkipException):
+        validate(ingest("1,-5"), on_failure=mapping)
+
+
+def test_a_task_looks_at_a_dataset_unless_it_names_a_table(validate: Any) -> None:
+    with pytest.raises(AirflowFailException, match=r"argument\.empty\] dataset"):
+        validate(None)
+
+
+def test_bad_rows_may_be_set_aside_and_the_rest_is_what_the_task_returns(
+    ingest: Any, validate: Any, make_context: MakeContext
+) -> None:
+    raw = ingest("1,5", "2,6", "3,-7")
+
+    returned = validate(raw, on_failure="quarantine", max_quarantined="0.4")
+
+    assert (returned["outcome"], returned["dataset"]["table"]) == ("passed", "t__accepted")
+    assert returned["quarantined"]["rows"] == 1
+    published = PublishDatasetOperator(task_id="p", report=returned).execute(make_context())
+    assert published["rows"] == 2
 
 
 @pytest.mark.parametrize("policy", ["fail", "warn", "skip"])

@@ -14,6 +14,7 @@ from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.quality.policy import (
     Action,
     apply_policy,
+    branch_of,
     stop_error,
     suite_outcome,
     worst_severity,
@@ -123,6 +124,79 @@ def test_what_could_not_run_continues_only_when_that_is_asked_for() -> None:
 def test_no_data_may_be_a_reason_to_stop_or_to_go_on() -> None:
     assert apply_policy(report(NO_DATA), on_no_data="fail") is Action.FAIL
     assert apply_policy(report(NO_DATA), on_no_data="continue") is Action.CONTINUE
+
+
+@pytest.mark.parametrize(
+    ("on_failure", "failed", "action"),
+    [
+        ({"critical": "skip"}, [Severity.CRITICAL], Action.SKIP),
+        ({"critical": "skip"}, [Severity.WARNING], Action.CONTINUE),
+        ({"warning": "skip"}, [Severity.WARNING], Action.SKIP),
+        ({"warning": "skip"}, [Severity.CRITICAL], Action.FAIL),
+        ({"critical": "warn", "warning": "fail"}, [Severity.CRITICAL], Action.CONTINUE),
+        ({"critical": "warn", "warning": "fail"}, [Severity.CRITICAL, Severity.WARNING], Action.FAIL),
+        ({"critical": "quarantine", "info": "skip"}, [Severity.CRITICAL, Severity.INFO], Action.QUARANTINE),
+        ({"critical": "skip", "warning": "branch"}, [Severity.CRITICAL, Severity.WARNING], Action.BRANCH),
+        ("quarantine", [Severity.CRITICAL], Action.QUARANTINE),
+        ("branch", [Severity.CRITICAL], Action.BRANCH),
+    ],
+)
+def test_every_severity_may_have_its_word_and_the_strongest_counts(
+    on_failure: Any, failed: list[Severity], action: Action
+) -> None:
+    checks = [summary(FAILED, severity) for severity in failed]
+    assert apply_policy(report(FAILED, worst_severity(checks), *checks), on_failure) is action
+
+
+@given(
+    words=st.dictionaries(st.sampled_from(Severity), st.sampled_from(("fail", "warn", "skip")), min_size=1),
+    failed=st.lists(st.sampled_from(Severity), min_size=1, max_size=4),
+)
+def test_a_mapping_does_what_the_strongest_word_alone_would(
+    words: dict[Severity, str], failed: list[Severity]
+) -> None:
+    checks = [summary(FAILED, severity) for severity in failed]
+    each = {words.get(severity, "fail" if severity is Severity.CRITICAL else "warn") for severity in failed}
+    strongest = next(word for word in ("fail", "skip", "warn") if word in each)
+    expected = {"fail": Action.FAIL, "skip": Action.SKIP, "warn": Action.CONTINUE}[strongest]
+    assert apply_policy(report(FAILED, worst_severity(checks), *checks), words) is expected
+
+
+@pytest.mark.parametrize(
+    ("outcome", "severity", "policies", "branch"),
+    [
+        (PASSED, None, {}, "passed"),
+        (FAILED, Severity.CRITICAL, {}, "failed"),
+        (FAILED, Severity.WARNING, {}, "passed"),
+        (FAILED, Severity.WARNING, {"on_failure": {"warning": "branch"}}, "failed"),
+        (ERRORED, Severity.INFO, {"on_error": "branch"}, "errored"),
+        (ERRORED, Severity.INFO, {"on_error": "warn"}, "passed"),
+        (NO_DATA, None, {"on_no_data": "branch"}, "no_data"),
+        (NO_DATA, None, {"on_no_data": "continue"}, "passed"),
+    ],
+)
+def test_every_outcome_has_a_branch(
+    outcome: Outcome, severity: Severity | None, policies: dict[str, Any], branch: str
+) -> None:
+    policies = {"on_failure": "branch", **policies}
+    found = report(outcome, severity)
+    assert apply_policy(found, **policies) is Action.BRANCH
+    assert branch_of(found, **policies) == branch
+
+
+def test_what_does_not_branch_stops_as_without_branches() -> None:
+    assert apply_policy(report(ERRORED, Severity.INFO), "branch") is Action.FAIL
+    assert apply_policy(report(NO_DATA), "branch") is Action.SKIP
+
+
+@pytest.mark.parametrize(
+    "on_failure",
+    [{}, {"critical": "explode"}, {"fatal": "fail"}, {"warning": "quarantine"}, {"critical": None}, None, 3],
+)
+def test_a_mapping_that_is_no_policy_is_refused_before_the_report_is_looked_at(on_failure: Any) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        apply_policy(report(PASSED), on_failure)
+    assert caught.value.code == "argument.policy"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -13,8 +14,10 @@ import pytest
 
 from airflow_provider_xops.errors import ArgumentError, NotFoundError
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.quality import pandas_engine
+from airflow_provider_xops.quality import validate as validate_module
+from airflow_provider_xops.quality.engine import EngineRun, get_engine
 from airflow_provider_xops.quality.validate import LakeFrame, validate
+from airflow_provider_xops.quality.validate import check as check_data
 from airflow_provider_xops.records import Actor, DatasetRef, Outcome, Severity, ValidationReport
 from tests.unit.lake.helpers import put, segment, user
 
@@ -52,6 +55,16 @@ def check(lake: Lake, actor: Actor, as_of: datetime, tmp_path: Path) -> Validate
         return validate(lake, ref, **{"suite": str(path), "actor": actor, "as_of": as_of, **options})
 
     return check
+
+
+def with_run(monkeypatch: pytest.MonkeyPatch, run: Callable[..., EngineRun]) -> None:
+    """Validation with an engine whose ``run`` is this."""
+
+    def engine(name: str) -> Any:
+        real = get_engine(name)
+        return SimpleNamespace(name=real.name, version=real.version, run=run)
+
+    monkeypatch.setattr(validate_module, "get_engine", engine)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +127,7 @@ def test_no_row_value_is_in_anything_that_is_kept(check: Validate, ref: DatasetR
         partitions=["bad"],
     )
     kept = [path for path in lake.storage.list("_xops/") if "validations" in path]
-    assert len(kept) == 3
+    assert len(kept) == 4
     for path in kept:
         assert b"secret-carrier" not in (lake.storage.get(path) or b"")
 
@@ -124,10 +137,10 @@ def test_the_same_question_is_answered_once(
 ) -> None:
     first = check(ref, FLIGHT_IS_SMALL, partitions=["bad"])
 
-    def unreachable(*_: Any) -> None:
+    def unreachable(*_: Any, **__: Any) -> EngineRun:
         raise AssertionError("the suite was run again")
 
-    monkeypatch.setattr(pandas_engine.PandasEngine, "run", unreachable)
+    with_run(monkeypatch, unreachable)
     assert check(ref, FLIGHT_IS_SMALL, partitions=["bad"], actor=make_actor(fence=9)) == first
 
 
@@ -188,11 +201,14 @@ def test_a_suite_that_errored_is_run_again_and_may_pass(
     check: Validate, ref: DatasetRef, monkeypatch: pytest.MonkeyPatch, lake: Lake
 ) -> None:
     # given: a library that could not run for a reason outside of suite and data
-    def crashing(*_: Any) -> Any:
-        raise ImportError("No module named 'something'")
-
     with monkeypatch.context() as broken:
-        broken.setattr(pandas_engine, "_run_together", crashing)
+        from airflow_provider_xops.quality.engine import CheckResult
+
+        def crashing(checks: Any, frame: Any, *, examples: int = 0) -> EngineRun:
+            ended = [CheckResult(check=one, outcome=Outcome.ERRORED, message="ImportError") for one in checks]
+            return EngineRun(results=tuple(ended))
+
+        with_run(broken, crashing)
         errored = check(ref, FLIGHT_IS_THERE, partitions=["good"])
     # when: the reason is gone
     passed = check(ref, FLIGHT_IS_THERE, partitions=["good"])
@@ -208,15 +224,14 @@ def test_of_two_validations_at_once_both_give_the_report_that_is_kept(
     check: Validate, ref: DatasetRef, monkeypatch: pytest.MonkeyPatch, lake: Lake
 ) -> None:
     # given: another attempt that finishes while this one runs
-    run = pandas_engine.PandasEngine.run
     others: list[ValidationReport] = []
 
-    def overtaken(self: Any, checks: Any, frame: Any) -> Any:
-        monkeypatch.setattr(pandas_engine.PandasEngine, "run", run)
+    def overtaken(checks: Any, frame: Any, *, examples: int = 0) -> EngineRun:
+        monkeypatch.undo()
         others.append(check(ref, FLIGHT_IS_THERE, partitions=["good"], actor=user(7)))
-        return run(self, checks, frame)
+        return get_engine("duckdb").run(checks, frame, examples=examples)
 
-    monkeypatch.setattr(pandas_engine.PandasEngine, "run", overtaken)
+    with_run(monkeypatch, overtaken)
     # then
     later = datetime(2030, 1, 1, tzinfo=UTC)
     assert check(ref, FLIGHT_IS_THERE, partitions=["good"], as_of=later) == others[0]
@@ -235,3 +250,114 @@ def test_big_whole_numbers_beside_missing_ones_are_not_rounded(lake: Lake, check
     )
     assert [one.outcome for one in report.checks] == [Outcome.PASSED, Outcome.PASSED, Outcome.FAILED]
     assert str(LakeFrame(lake, ref, None).pandas()["n"].dtype) == "float64"
+
+
+SECRETS = ("jane.secret@example.org", "Jane Secretdottir", "4929-1234")
+
+
+@pytest.fixture
+def secrets(lake: Lake) -> DatasetRef:
+    """A day whose bad values nobody but the privacy policy may show."""
+    rows = {"flight": [1, 49291234, 2, 3], "carrier": [*SECRETS, "AA"]}
+    return put(lake, "flights__raw", segment("day", "s", rows)).record.ref
+
+
+NOSY = (
+    {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "carrier", "value_set": ["AA"]}},
+    {
+        "type": "expect_column_distinct_values_to_be_in_set",
+        "kwargs": {"column": "carrier", "value_set": ["AA"]},
+    },
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "carrier", "min_value": 1}},
+    {"type": "expect_column_values_to_be_between", "kwargs": {"column": "flight", "max_value": 9}},
+    {
+        "type": "expect_column_most_common_value_to_be_in_set",
+        "kwargs": {"column": "carrier", "value_set": [""]},
+    },
+)
+
+
+@pytest.mark.parametrize("policy", ["none", "masked", "full"])
+def test_bad_values_are_where_the_policy_lets_them_and_nowhere_else(
+    check: Validate, secrets: DatasetRef, lake: Lake, policy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+
+    report = check(secrets, *NOSY, samples=policy)
+
+    # neither the record nor a log nor the error that tells of it has one, whatever the policy
+    told = f"{lake.evidence.get('validations', report.record_id).to_json()} {report} {caplog.text}"
+    told += f" {validate_module.stop_error(report)} {validate_module.stop_error(report).to_json()}"
+    assert [secret for secret in SECRETS if secret in told] == []
+    # and the documents have them under "full" only
+    for name in ("html", "json", "data_docs.html"):
+        stem = report.record_id if policy == "none" else f"{report.record_id}.{policy}"
+        text = (lake.storage.get(f"_xops/reports/validations/{stem}.{name}") or b"").decode()
+        assert text
+        assert all((secret in text) is (policy == "full") for secret in SECRETS), name
+        assert policy in text
+        assert ("Aaaa Aaaaaaaaaaaa" in text) is (policy == "masked"), name
+
+
+def test_other_samples_of_a_known_report_are_written_beside_it(
+    check: Validate, secrets: DatasetRef, lake: Lake
+) -> None:
+    plain = check(secrets, *NOSY)
+    masked = check(secrets, *NOSY, samples="masked")
+
+    assert (masked.record_id, masked.outcome) == (plain.record_id, plain.outcome)
+    assert masked.report_uri == f"{plain.report_uri}".replace(".html", ".masked.html")
+    assert b"Aaaa Aaaaaaaaaaaa" not in (lake.storage.get(_path(plain.report_uri)) or b"")
+    assert b"Aaaa Aaaaaaaaaaaa" in (lake.storage.get(_path(masked.report_uri)) or b"")
+    assert check(secrets, *NOSY) == plain
+
+
+def test_who_asks_for_no_samples_is_led_to_none_whatever_was_asked_before(
+    check: Validate, secrets: DatasetRef, lake: Lake
+) -> None:
+    full = check(secrets, *NOSY, samples="full")
+    plain = check(secrets, *NOSY)
+
+    assert plain.record_id == full.record_id
+    for uri in (plain.report_uri, *plain.documents.values()):
+        text = (lake.storage.get(_path(uri)) or b"").decode()
+        assert [secret for secret in SECRETS if secret in text] == []
+
+
+def test_sample_size_bounds_the_samples(check: Validate, secrets: DatasetRef, lake: Lake) -> None:
+    report = check(secrets, NOSY[0], samples="full", sample_size=1)
+    (one,) = json.loads(lake.storage.get(_path(report.documents["json"])) or b"")["checks"]
+    assert one["samples"] == [SECRETS[0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [({"samples": "some"}, "argument.samples"), ({"sample_size": 0}, "argument.sample_size")],
+)
+def test_samples_that_are_no_policy_are_refused_first(
+    check: Validate, ref: DatasetRef, lake: Lake, options: dict[str, Any], code: str
+) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        check(ref, FLIGHT_IS_SMALL, **options)
+    assert caught.value.code == code
+
+
+def test_data_docs_are_optional(check: Validate, ref: DatasetRef, lake: Lake) -> None:
+    report = check(ref, FLIGHT_IS_SMALL, partitions=["bad"], data_docs=False)
+    assert set(report.documents) == {"json"}
+
+
+def test_a_notebook_checks_a_frame_a_table_or_a_file_without_a_lake(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    rows = pa.table({"flight": [1, 0]})
+    pq.write_table(rows, tmp_path / "day.parquet")
+    (tmp_path / "day.csv").write_text("flight\n1\n0\n")
+    suite = "tests.unit.quality.example_suites:small"
+    for data in (rows, rows.to_pandas(), tmp_path / "day.parquet", str(tmp_path / "day.csv")):
+        run = check_data(data, suite)
+        assert [one.outcome for one in run.results] == [Outcome.PASSED, Outcome.FAILED]
+
+
+def _path(uri: str | None) -> str:
+    return f"_xops/{(uri or '').partition('/_xops/')[2]}"
