@@ -1,9 +1,11 @@
 # Everything a contributor or a visitor needs; `make` alone explains itself.
-# PYTHON is the interpreter of the environment; KEEP=0 ends the demo after its summary; PYTEST_ARGS go to pytest.
+# PYTHON is the interpreter of the environment; KEEP=0 ends the demo after its summary; PYTEST_ARGS go to pytest,
+# which runs in WORKERS processes (0: in one, as a debugger wants it).
 PYTHON ?= python3
 DEMO ?= quick
 KEEP ?= 1
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -36,7 +38,7 @@ demo: install ## Run the whole loop on the New York flights of 2013 (KEEP=0 exit
 	exec $(BIN)/xops demo $(if $(filter 0,$(KEEP)),--no-keep,--keep)
 
 test: install ## Run all tests but the soak tests (PYTEST_ARGS="-k commit" for some)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: install ## Lint, format check, types, import contracts
 	$(BIN)/ruff check .
