@@ -10,12 +10,25 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_xops.examples.flights.landing import break_file, deliver, landing_file
+from airflow_provider_xops.examples.flights.landing import (
+    break_file,
+    deliver,
+    landing_file,
+    shift_file,
+    soil_file,
+)
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.lineage import render, trace
-from airflow_provider_xops.lake.read import partitions
+from airflow_provider_xops.lake.read import count_rows, partitions
 from airflow_provider_xops.lake.tables import head
-from airflow_provider_xops.records import ModelVersion, PromotionOutcome, ScoringRun
+from airflow_provider_xops.records import (
+    ControlChartReport,
+    DatasetProfile,
+    ModelVersion,
+    PromotionOutcome,
+    QuarantineReport,
+    ScoringRun,
+)
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.ledger import current, entries, verify_chain
 from tests.servers import MlflowServer
@@ -80,7 +93,13 @@ def play(bag: Any) -> Callable[..., dict[str, str]]:
 def test_every_dag_loads_without_errors_or_warnings_and_says_what_it_is_for(bag: Any) -> None:
     assert bag.import_errors == {}
     assert not bag.captured_warnings
-    assert set(bag.dags) == {"flights_dataops", "flights_training", "flights_scoring", "xops_rollback"}
+    assert set(bag.dags) == {
+        "flights_dataops",
+        "flights_profile",
+        "flights_training",
+        "flights_scoring",
+        "xops_rollback",
+    }
     for dag in bag.dags.values():
         assert dag.doc_md.startswith(f"{dag.dag_id}: ")
         assert "xops" in dag.tags
@@ -100,6 +119,9 @@ def test_the_loop_from_files_to_a_rollback(
     states = play("flights_dataops", day=f"{HISTORY[0]}..{HISTORY[-1]}")
     assert set(states.values()) == {"success"}
     assert partitions(lake, head(lake, "flight_features")) == HISTORY
+    assert set(play("flights_profile").values()) == {"success"}
+    (profile,) = [found for found in lake.evidence.all("profiles") if isinstance(found, DatasetProfile)]
+    assert profile.rows == sum(_rows(flights, day) for day in HISTORY)
     assert set(play("flights_scoring", day=HISTORY[-1]).values()) == {"skipped"}, "there is no champion yet"
     assert set(play("flights_training", candidate="gradient_boosting").values()) == {"success"}
     first = current(lake, MODEL, "champion")
@@ -116,12 +138,36 @@ def test_the_loop_from_files_to_a_rollback(
     assert weaker.holdout is not None
     assert max(weaker.training.partitions) < min(weaker.holdout.partitions), "the holdout is later"
 
-    # a broken day is stopped, its mended file goes through, and it is scored
+    # a few bad rows are set aside, the others go on
+    soil_file(landing_file(flights, "flights", HISTORY[-1]))
+    assert set(play("flights_dataops", day=HISTORY[-1]).values()) == {"success"}
+    (aside,) = [
+        q for q in lake.evidence.all("quarantines") if isinstance(q, QuarantineReport) and q.quarantined_rows
+    ]
+    assert aside.accepted_rows + aside.quarantined_rows == aside.rows == _rows(flights, HISTORY[-1])
+    assert count_rows(lake, head(lake, "flights"), [HISTORY[-1]]) == aside.accepted_rows
+
+    # a broken day is stopped
     break_file(landing_file(flights, "flights", NEW_DAY))
     states = play("flights_dataops", day=NEW_DAY)
     assert (states["ingest_flights"], states["validate_flights"]) == ("success", "failed")
     assert states["publish_flights"] == "upstream_failed"
     assert NEW_DAY not in partitions(lake, head(lake, "flights"))
+
+    # values that are all plausible, in another unit: every rule passes, the chart holds the day back
+    deliver(flights, [NEW_DAY])
+    shift_file(landing_file(flights, "flights", NEW_DAY))
+    states = play("flights_dataops", day=NEW_DAY)
+    assert (states["validate_flights"], states["chart_flights"]) == ("success", "failed")
+    assert states["publish_flights"] == "upstream_failed"
+    (seen,) = [
+        c for c in lake.evidence.all("control_charts") if isinstance(c, ControlChartReport) and c.signals
+    ]
+    assert [(signal.metric, signal.rule, signal.since) for signal in seen.signals] == [
+        ("sql:ground_speed", "nelson_1", NEW_DAY)
+    ]
+
+    # the mended file goes through, and it is scored
     deliver(flights, [NEW_DAY])
     assert set(play("flights_dataops", day=NEW_DAY).values()) == {"success"}
     assert set(play("flights_scoring", day=NEW_DAY).values()) == {"success"}
@@ -157,3 +203,7 @@ def test_scoring_the_same_day_twice_adds_nothing(
     assert set(play("flights_scoring", day=HISTORY[0]).values()) == {"success"}
 
     assert head(lake, "flight_predictions") == once
+
+
+def _rows(landing: Path, day: str) -> int:
+    return len(landing_file(landing, "flights", day).read_text().splitlines()) - 1

@@ -140,7 +140,8 @@ def test_the_reference_dags_are_copied_and_never_overwritten_unasked(
     target = tmp_path / "dags"
     assert main(["init", str(target)]) == 0
     names = {path.name for path in target.glob("*.py")}
-    assert names == {"flights_dataops.py", "flights_training.py", "flights_scoring.py", "xops_rollback.py"}
+    assert names == {path.name for path in (Path(__file__).parents[2] / "dags").glob("*.py")}
+    assert "flights_dataops.py" in names
 
     (target / "xops_rollback.py").write_text("mine")
     assert main(["init", str(target)]) == 0

@@ -308,7 +308,14 @@ def _figures_of(value: dict[str, Any]) -> str:
         return f"{value['rows']:,} rows -> {value['table']}@{value['version']}{reused}"
     if kind == "validations":
         counts = value["counts"]
-        return f"{value['outcome']}: {counts.get('passed', 0)} of {sum(counts.values())} checks passed"
+        aside = value.get("quarantined") or {}
+        told = f", {aside['rows']} rows set aside" if aside.get("rows") else ""
+        return f"{value['outcome']}: {counts.get('passed', 0)} of {sum(counts.values())} checks passed{told}"
+    if kind == "control_charts":
+        signals, charts = _count(value["signals"]), _count(value["charts"])
+        return f"{value['outcome'].replace('_', ' ')}: {signals} signals on {charts} charts"
+    if kind == "profiles":
+        return f"{value['rows']:,} rows, {_count(value['columns'])} columns"
     if kind == "models":
         metrics = value.get("metrics", {})
         return f"{value['name']} v{value['version']}" + (
@@ -325,6 +332,11 @@ def _figures_of(value: dict[str, Any]) -> str:
     return ""
 
 
+def _count(items: Any) -> int:
+    """How many there are, also of a list that was too long to be handed over."""
+    return int(items["count"]) if isinstance(items, dict) else len(items)
+
+
 def _line(label: str, step: str, state: str, figures: str) -> str:
     return f"{label}  {step:<18} {state:<9} {figures}".rstrip()
 
@@ -334,5 +346,9 @@ def _reason(log: str) -> str:
     for line in reversed(lines):
         start = line.find("[")
         if "Next step:" in line and start >= 0:
-            return line[start:][:700]
+            # An event and its exception say the same twice.
+            code, bracket, _ = line[start:].partition("]")
+            again = line.find(code + bracket, start + 1)
+            told = line[start:] if again < 0 else line[start:again].rsplit(";", 1)[0]
+            return told[:700].strip()
     return lines[-1][:700] if lines else "its log is empty"
