@@ -15,13 +15,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from airflow_provider_xops import __version__
-from airflow_provider_xops.commands import adopt, evidence, lake, model, project, quality
+from airflow_provider_xops.commands import (
+    adopt,
+    charts,
+    evidence,
+    lake,
+    model,
+    profile,
+    project,
+    quality,
+    quarantine,
+)
 from airflow_provider_xops.errors import XOpsError
 
 __all__ = ["main"]
 
 # One module a subject, in the order that --help shows.
-ROOMS = (lake, quality, evidence, adopt, model, project)
+ROOMS = (lake, quality, quarantine, profile, charts, evidence, adopt, model, project)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -44,6 +44,18 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             },
         ],
+        "sensors": [
+            {
+                "integration-name": "XOps",
+                "python-modules": ["airflow_provider_xops.sensors.dataset"],
+            },
+        ],
+        "triggers": [
+            {
+                "integration-name": "XOps",
+                "python-modules": ["airflow_provider_xops.triggers.dataset"],
+            },
+        ],
         "connection-types": [
             {
                 "connection-type": "xops_lake",
@@ -128,7 +140,11 @@ def get_provider_info() -> dict[str, Any]:
             },
         ],
         "extra-links": [
+            "airflow_provider_xops.links.evidence.ControlChartsLink",
+            "airflow_provider_xops.links.evidence.DataDocsLink",
             "airflow_provider_xops.links.evidence.EvidenceLink",
+            "airflow_provider_xops.links.evidence.ProfileLink",
+            "airflow_provider_xops.links.evidence.QuarantineReportLink",
             "airflow_provider_xops.links.evidence.ValidationReportLink",
             "airflow_provider_xops.links.mlflow.MlflowModelVersionLink",
             "airflow_provider_xops.links.mlflow.MlflowRunLink",

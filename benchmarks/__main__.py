@@ -9,7 +9,19 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("parse", "digest", "commit", "promotion", "scoring", "loop")
+NAMES = (
+    "parse",
+    "digest",
+    "commit",
+    "promotion",
+    "scoring",
+    "loop",
+    "quarantine",
+    "profile",
+    "control_charts",
+    "validation",
+    "validation_small",
+)
 
 
 def main(arguments: list[str]) -> int:

@@ -15,16 +15,20 @@ imports the libraries of all installed providers (boto3, for one) whenever a DAG
 
 from __future__ import annotations
 
+from airflow_provider_xops.operators._control import CheckControlChartsOperator
 from airflow_provider_xops.operators._loading import (
     AdoptDatasetOperator,
     IngestDatasetOperator,
     TransformDatasetOperator,
 )
+from airflow_provider_xops.operators._profiling import ProfileDatasetOperator
 from airflow_provider_xops.operators._validation import PublishDatasetOperator, ValidateDatasetOperator
 
 __all__ = [
     "AdoptDatasetOperator",
+    "CheckControlChartsOperator",
     "IngestDatasetOperator",
+    "ProfileDatasetOperator",
     "PublishDatasetOperator",
     "TransformDatasetOperator",
     "ValidateDatasetOperator",
