@@ -371,11 +371,12 @@ def _check_share(
 ) -> None:
     if not count or count / way.rows <= max_share:  # divided: 0.29 * 100 is less than 29
         return
+    allowed = f"{100 * max_share:.4g} %"
     raise ValidationError(
-        f"{count} of {way.rows} rows of {way.raw} are bad, more than {max_share:.3%} may be set aside",
+        f"{count} of {way.rows} rows of {way.raw} are bad, and at most {allowed} may be set aside",
         code="validation.too_many_quarantined",
         why="; ".join(f"{name}: {rows} rows" for name, rows in reasons().items() if rows)[:500],
-        todo="correct the data at their source, or allow more with max_share"
+        todo="correct the data at their source, or allow more (the operator's max_quarantined)"
         + (f"; the report is at {report.report_uri}" if report.report_uri else ""),
         context={"record_id": report.record_id, "quarantined": count, "rows": way.rows},
     )

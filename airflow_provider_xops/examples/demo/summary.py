@@ -152,7 +152,10 @@ def render_summary(summary: dict[str, Any]) -> str:
         for q in summary["quarantined"]
     ]
     lines += [f"  stopped          {day}: {reason}" for day, reason in sorted(summary["stopped"].items())]
-    lines += [f"  chart signal     {s['day']}: {s['message']}" for s in summary["signals"]]
+    lines += [
+        f"  chart signal     {s['day']}: {s['metric']}, {s['message']} ({s['rule']}, since {s['since']})"
+        for s in summary["signals"]
+    ]
     champion = summary["champion"]
     if champion:
         metrics = ", ".join(
