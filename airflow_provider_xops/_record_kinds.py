@@ -11,9 +11,7 @@ from typing import Any, ClassVar
 from airflow_provider_xops._record_base import Record
 from airflow_provider_xops._record_values import (
     CheckSummary,
-    Comparison,
     DatasetRef,
-    GateResult,
     ModelRef,
     Outcome,
     PromotionOutcome,
@@ -26,9 +24,7 @@ from airflow_provider_xops._record_values import (
 __all__ = [
     "DatasetVersion",
     "DriftReport",
-    "Evaluation",
     "Incident",
-    "ModelVersion",
     "PerformanceReport",
     "Pin",
     "PromotionDecision",
@@ -113,65 +109,6 @@ class ValidationReport(Record):
     report_uri: str | None = None
     engine_notes: tuple[str, ...] = ()
     documents: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelVersion(Record):
-    """A registered model version and everything needed to trust it: data, code, parameters, bytes.
-
-    :param artifact_digest: SHA-256 over the model's files, checked before anything is unpickled.
-    :param training: the rows it was fitted on; ``holdout`` the rows kept from it.
-    :param origin: ``trained`` here, ``adopted`` from MLflow, or ``external`` (handed back by
-        :func:`record_training`).
-    """
-
-    kind: ClassVar[str] = "models"
-    identity: ClassVar[tuple[str, ...]] = ("name", "version", "created_at_ms", "artifact_digest")
-
-    name: str
-    version: int
-    created_at_ms: int
-    run_id: str | None
-    source_uri: str
-    training: Selection | None
-    holdout: Selection | None
-    features: tuple[str, ...]
-    target: str | None
-    task: str
-    estimator: str
-    code_version: str
-    params_digest: str
-    artifact_digest: str
-    metrics: dict[str, float]
-    trusted_types: tuple[str, ...] = ()
-    experiment_id: str | None = None
-    origin: str = "trained"
-
-    @property
-    def ref(self) -> ModelRef:
-        """The version's identity."""
-        return ModelRef(
-            name=self.name, version=self.version, created_at_ms=self.created_at_ms, run_id=self.run_id
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation(Record):
-    """Challenger and champion scored on the same rows of the same dataset version."""
-
-    kind: ClassVar[str] = "evaluations"
-    identity: ClassVar[tuple[str, ...]] = ("model", "champion", "selection", "gates_digest")
-
-    model: ModelRef
-    champion: ModelRef | None
-    selection: Selection
-    gates_digest: str
-    metrics: dict[str, float | None]
-    champion_metrics: dict[str, float | None]
-    comparisons: tuple[Comparison, ...]
-    gates: tuple[GateResult, ...]
-    slices: tuple[dict[str, Any], ...] = ()
-    report_uri: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ __all__ = [
     "Actor",
     "ActorKind",
     "CheckSummary",
-    "Comparison",
     "ControlSignal",
     "DatasetRef",
     "GateResult",
@@ -184,17 +183,6 @@ class GateResult:
     observed: float | None = None
     threshold: float | None = None
     message: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Challenger against champion on one metric, both computed on the same rows."""
-
-    metric: str
-    greater_is_better: bool
-    challenger: float | None
-    champion: float | None
-    difference: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

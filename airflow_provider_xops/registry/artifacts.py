@@ -14,7 +14,7 @@ from airflow_provider_xops.errors import ModelError
 from airflow_provider_xops.records import digest_of
 from airflow_provider_xops.registry.client import RegistryClient
 
-__all__ = ["artifact_digest", "download"]
+__all__ = ["artifact_digest", "download", "size_of"]
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +28,7 @@ def artifact_digest(path: Path) -> str:
 
     :raises ModelError: ``model.no_artifacts`` if there is no file.
     """
-    files = sorted(
-        (file.relative_to(path).as_posix(), file)
-        for file in path.rglob("*")
-        if file.is_file() and file.relative_to(path).as_posix() not in _NOT_OURS
-    )
+    files = _files(path)
     if not files:
         raise ModelError(
             "the model has no files",
@@ -40,6 +36,11 @@ def artifact_digest(path: Path) -> str:
             todo="log the model again: its upload never finished",
         )
     return digest_of([[name, _sha256(file)] for name, file in files])
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a model's files."""
+    return sum(file.stat().st_size for _, file in _files(path))
 
 
 def download(client: RegistryClient, source_uri: str, into: Path) -> Path:
@@ -71,6 +72,15 @@ def download(client: RegistryClient, source_uri: str, into: Path) -> Path:
         )
     log.info("Downloaded the model at %s.", source_uri)
     return found
+
+
+def _files(path: Path) -> list[tuple[str, Path]]:
+    """A model's own files, by their names below ``path``."""
+    return sorted(
+        (file.relative_to(path).as_posix(), file)
+        for file in path.rglob("*")
+        if file.is_file() and file.relative_to(path).as_posix() not in _NOT_OURS
+    )
 
 
 def _sha256(file: Path) -> str:

@@ -24,7 +24,7 @@ from airflow_provider_xops.errors import ModelError, NotFoundError, RegistryErro
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.pins import pin
 from airflow_provider_xops.records import Actor, ActorKind, ModelVersion, Producer, Selection
-from airflow_provider_xops.registry.artifacts import artifact_digest, download
+from airflow_provider_xops.registry.artifacts import artifact_digest, download, size_of
 from airflow_provider_xops.registry.client import KEY_TAG, RegistryClient, quoted
 from airflow_provider_xops.registry.runs import RunHandle, close_runs_of, delete_unfinished_models
 from airflow_provider_xops.registry.saving import FACTS_FILE, ModelFacts, SavedModel, save_model, saved_facts
@@ -48,6 +48,7 @@ class Registration:
     trusted_types: tuple[str, ...]
     key: str
     experiment_id: str | None
+    size_bytes: int | None = None
 
 
 def register_model(
@@ -80,6 +81,7 @@ def register_model(
         trusted_types=saved.trusted_types,
         key=run.key,
         experiment_id=run.experiment_id,
+        size_bytes=size_of(saved.path),
     )
     source = upload_model(client, saved.path, run=run, digest=saved.digest, task=facts.task)
     entity = create_version_once(
@@ -261,6 +263,7 @@ def record_version(
         artifact_digest=registration.artifact_digest,
         trusted_types=registration.trusted_types,
         experiment_id=registration.experiment_id,
+        size_bytes=registration.size_bytes,
         **{field.name: getattr(facts, field.name) for field in dataclasses.fields(facts)},
     )
     lake.evidence.put(record)
@@ -322,7 +325,7 @@ def _registration_from_files(client: RegistryClient, entity: Any, key: str, dige
                 why=f"their digest is {found[:12]}..., registered was {digest[:12]}...",
                 todo="delete the version in MLflow and train again",
             )
-        facts = saved_facts(path / FACTS_FILE)
+        facts, size = saved_facts(path / FACTS_FILE), size_of(path)
     with client.session(f"reading run {entity.run_id}") as mlflow:
         experiment_id = mlflow.get_run(entity.run_id).info.experiment_id if entity.run_id else None
     return Registration(
@@ -331,4 +334,5 @@ def _registration_from_files(client: RegistryClient, entity: Any, key: str, dige
         trusted_types=tuple(json.loads(entity.tags.get(TRUSTED_TAG, "[]"))),
         key=key,
         experiment_id=experiment_id,
+        size_bytes=size,
     )

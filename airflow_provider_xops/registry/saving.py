@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_xops.errors import ModelError
-from airflow_provider_xops.records import Selection
+from airflow_provider_xops.records import GoldenPredictions, Selection
 from airflow_provider_xops.registry.artifacts import artifact_digest
 from airflow_provider_xops.registry.client import quiet_mlflow
 
@@ -72,6 +72,11 @@ class ModelFacts:
     params_digest: str
     metrics: dict[str, float]
     origin: str = "trained"
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    cross_validation: dict[str, float] = dataclasses.field(default_factory=dict)
+    golden: GoldenPredictions | None = None
+    tuning: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

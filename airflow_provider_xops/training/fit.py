@@ -26,24 +26,26 @@ import pandas as pd
 from airflow_provider_xops.errors import ArgumentError, TrainingError
 from airflow_provider_xops.lake import read
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.records import Actor, DatasetRef, ModelVersion, digest_of
+from airflow_provider_xops.records import Actor, DatasetRef, GoldenPredictions, ModelVersion, digest_of
 from airflow_provider_xops.registry import models, runs
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.training import selections
 from airflow_provider_xops.training.frames import default_features, feature_frame, target_values
-from airflow_provider_xops.training.metrics import Task, compute
+from airflow_provider_xops.training.metrics import Predictions, Task, compute
 from airflow_provider_xops.training.predicting import predict, task_of
 from airflow_provider_xops.training.selections import Chosen
 from airflow_provider_xops.training.splits import Split, split_from
 from airflow_provider_xops.training.user_errors import describe
 from airflow_provider_xops.usercode import code_version, reference_of, resolve_callable, source_digest
 
-__all__ = ["build", "train"]
+__all__ = ["build", "environment_of", "golden_of", "train"]
 
 log = logging.getLogger(__name__)
 
 LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "mlflow", "deltalake")
 MAX_LOGGED_PARAMETERS = 100
+# How many predictions on the holdout are kept for the smoke test.
+GOLDEN_ROWS = 20
 SIMPLE = str | int | float | bool | None
 
 
@@ -139,6 +141,9 @@ def train(
             code_version=code,
             params_digest=digest_of(settings),
             metrics=measured,
+            settings=settings,
+            environment=environment_of(reference),
+            golden=golden_of(said),
         )
         runs.log_run(
             client, run, params=_logged(model, settings, task),
@@ -289,14 +294,37 @@ def _logged(model: Any, settings: Mapping[str, Any], task: Task) -> dict[str, An
 
 
 def _tags(dataset: DatasetRef, chosen: Chosen, reference: str, code: str) -> dict[str, str]:
-    versions = {name: _version(name) for name in (*LIBRARIES, *_distributions(reference))}
     return {
         "xops.dataset": str(dataset),
         "xops.dataset_digest": chosen.training.digest,
         "xops.code_version": code,
-        "xops.env.python": platform.python_version(),
-        **{f"xops.env.{name}": version for name, version in versions.items() if version},
+        **{f"xops.env.{name}": version for name, version in environment_of(reference).items()},
     }
+
+
+def environment_of(reference: str) -> dict[str, str]:
+    """Versions of Python, of the libraries every model needs, and of those its estimator comes from."""
+    versions = {name: _version(name) for name in (*LIBRARIES, *_distributions(reference))}
+    found = {name: version for name, version in versions.items() if version}
+    return {"python": platform.python_version(), **found}
+
+
+def golden_of(said: Predictions) -> GoldenPredictions:
+    """What the model said about the first rows of its holdout, exact to the last digit."""
+    labels = said.labels[:GOLDEN_ROWS]
+    scores = [] if said.probabilities is None else said.probabilities[:GOLDEN_ROWS].tolist()
+    classes = () if said.classes is None else tuple(_exact(value) for value in said.classes)
+    return GoldenPredictions(
+        rows=tuple(range(len(labels))),
+        labels=tuple(_exact(label) for label in labels),
+        classes=classes,
+        scores=tuple(tuple(float(value) for value in row) for row in scores),
+    )
+
+
+def _exact(value: Any) -> str:
+    """A label as text that no other label shares: ``repr`` of its plain Python value."""
+    return repr(value.item() if hasattr(value, "item") else value)
 
 
 def _made_up_rows(frame: pd.DataFrame) -> pd.DataFrame:
