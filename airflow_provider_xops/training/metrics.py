@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -54,18 +54,24 @@ class Metric:
     function: Callable[[Any, Predictions], float | None]
 
 
-def compute(task: Task, truth: Any, predictions: Predictions) -> dict[str, float | None]:
+def compute(
+    task: Task, truth: Any, predictions: Predictions, metrics: Sequence[str] | None = None
+) -> dict[str, float | None]:
     """Every figure of the task for these rows; None where it is not defined (one class, no probabilities).
 
     :param truth: the true target of each row, as
         :func:`~airflow_provider_xops.training.frames.target_values` gives it.
+    :param metrics: only these; names of another task's metrics are left out.
 
     >>> said = Predictions(labels=np.array([1.0, 2.0, 4.0]))
     >>> compute(Task.REGRESSION, np.array([1.0, 2.0, 3.0]), said)["mae"]
     0.3333333333333333
     """
+    truth = np.asarray(truth)
     return {
-        name: _figure(metric, truth, predictions) for name, metric in METRICS.items() if metric.task is task
+        name: _figure(metric, truth, predictions)
+        for name, metric in METRICS.items()
+        if metric.task is task and (metrics is None or name in metrics)
     }
 
 
@@ -110,8 +116,9 @@ def _of_scores(function: Callable[[Any, Any], float]) -> Callable[[Any, Predicti
 def _log_loss(truth: Any, said: Predictions) -> float | None:
     if said.probabilities is None or not set(np.unique(truth)) <= set(said.classes):
         return None
-    # scikit-learn wants the labels sorted and the columns in that order; classes_ is sorted already.
-    return float(sk.log_loss(truth, said.probabilities, labels=said.classes))
+    # scikit-learn takes the columns for those of the sorted labels.
+    order = np.argsort(said.classes)
+    return float(sk.log_loss(truth, np.asarray(said.probabilities)[:, order], labels=said.classes[order]))
 
 
 def _brier(truth: Any, said: Predictions) -> float | None:
@@ -130,6 +137,28 @@ def _of_positive(function: Callable[..., float]) -> Callable[[Any, Predictions],
         return function(truth, said.labels, average="macro", zero_division=np.nan)
 
     return figure
+
+
+def _matthews(truth: Any, said: Predictions) -> float | None:
+    # A correlation with something constant is not defined; scikit-learn answers 0, which is a convention.
+    if len(np.unique(truth)) < 2 or len(np.unique(said.labels)) < 2:
+        return None
+    return float(sk.matthews_corrcoef(truth, said.labels))
+
+
+def _auc_one_versus_rest(truth: Any, said: Predictions) -> float | None:
+    """The mean of each class's AUC against all others; of two classes ``roc_auc`` is the figure."""
+    classes, probabilities = said.classes, said.probabilities
+    if probabilities is None or classes is None or len(classes) < 3:
+        return None
+    if set(np.unique(truth)) != set(classes):
+        return None
+    return float(np.mean([sk.roc_auc_score(truth == c, probabilities[:, k]) for k, c in enumerate(classes)]))
+
+
+def _mape(truth: Any, said: Predictions) -> float | None:
+    # A share of zero is not defined; scikit-learn divides by a tiny number instead.
+    return None if (truth == 0).any() else float(np.mean(np.abs((truth - said.labels) / truth)))
 
 
 def _r2(truth: Any, said: Predictions) -> float | None:
@@ -152,11 +181,15 @@ METRICS: dict[str, Metric] = {
     "precision": _classification(_of_positive(sk.precision_score)),
     "recall": _classification(_of_positive(sk.recall_score)),
     "f1": _classification(_of_positive(sk.f1_score)),
+    "matthews_corrcoef": _classification(_matthews),
     "roc_auc": _classification(_of_scores(sk.roc_auc_score)),
+    "roc_auc_ovr": _classification(_auc_one_versus_rest),
     "average_precision": _classification(_of_scores(sk.average_precision_score)),
     "log_loss": _classification(_log_loss, greater_is_better=False),
     "brier": _classification(_brier, greater_is_better=False),
     "mae": _regression(_of_labels(sk.mean_absolute_error)),
     "rmse": _regression(_of_labels(sk.root_mean_squared_error)),
+    "median_absolute_error": _regression(_of_labels(sk.median_absolute_error)),
+    "mape": _regression(_mape),
     "r2": _regression(_r2, greater_is_better=True),
 }

@@ -28,7 +28,9 @@ def test_binary_figures_equal_scikit_learn() -> None:
         "precision": sk.precision_score(TRUTH, BINARY.labels),
         "recall": sk.recall_score(TRUTH, BINARY.labels),
         "f1": sk.f1_score(TRUTH, BINARY.labels),
+        "matthews_corrcoef": sk.matthews_corrcoef(TRUTH, BINARY.labels),
         "roc_auc": sk.roc_auc_score(TRUTH, SCORES),
+        "roc_auc_ovr": None,
         "average_precision": sk.average_precision_score(TRUTH, SCORES),
         "log_loss": sk.log_loss(TRUTH, SCORES),
         "brier": sk.brier_score_loss(TRUTH, SCORES),
@@ -54,7 +56,8 @@ def test_regression_figures_by_hand() -> None:
     figures = compute(
         Task.REGRESSION, np.array([1.0, 2.0, 3.0, 4.0]), Predictions(labels=np.array([1.0, 2.0, 3.0, 8.0]))
     )
-    assert figures == pytest.approx({"mae": 1.0, "rmse": 2.0, "r2": 1 - 16 / 5})
+    expected = {"mae": 1.0, "rmse": 2.0, "median_absolute_error": 0.0, "mape": 0.25, "r2": 1 - 16 / 5}
+    assert figures == pytest.approx(expected)
 
 
 def test_several_classes_have_no_binary_figures() -> None:
@@ -125,4 +128,47 @@ def test_the_difference_follows_the_direction_of_the_metric() -> None:
 
 def test_lower_is_better_for_losses_only() -> None:
     losses = {name for name, metric in METRICS.items() if not metric.greater_is_better}
-    assert losses == {"log_loss", "brier", "mae", "rmse"}
+    assert losses == {"log_loss", "brier", "mae", "rmse", "median_absolute_error", "mape"}
+
+
+def test_several_classes_have_the_mean_of_each_class_against_the_rest() -> None:
+    rng = np.random.default_rng(5)
+    classes = np.array(["a", "b", "c"], dtype=object)
+    truth = classes[rng.integers(0, 3, 90)]
+    probabilities = rng.dirichlet([1, 1, 1], 90)
+    said = Predictions(
+        labels=classes[probabilities.argmax(axis=1)], classes=classes, probabilities=probabilities
+    )
+    figures = compute(Task.CLASSIFICATION, truth, said)
+    expected = sk.roc_auc_score(truth, probabilities, multi_class="ovr", average="macro")
+    assert figures["roc_auc_ovr"] == pytest.approx(expected)
+    assert figures["matthews_corrcoef"] == pytest.approx(sk.matthews_corrcoef(truth, said.labels))
+    only_two = truth != "c"
+    part = Predictions(labels=said.labels[only_two], classes=classes, probabilities=probabilities[only_two])
+    assert compute(Task.CLASSIFICATION, truth[only_two], part)["roc_auc_ovr"] is None
+
+
+def test_a_correlation_with_something_constant_is_none_not_zero() -> None:
+    constant = Predictions(labels=np.zeros(4, int), classes=np.array([0, 1]))
+    assert compute(Task.CLASSIFICATION, np.array([0, 1, 0, 1]), constant)["matthews_corrcoef"] is None
+    varied = Predictions(labels=np.array([0, 1, 0, 1]), classes=np.array([0, 1]))
+    assert compute(Task.CLASSIFICATION, np.zeros(4, int), varied)["matthews_corrcoef"] is None
+
+
+def test_a_share_of_zero_is_none() -> None:
+    said = Predictions(labels=np.array([1.0, 2.0]))
+    assert compute(Task.REGRESSION, np.array([0.0, 2.0]), said)["mape"] is None
+    assert compute(Task.REGRESSION, np.array([-2.0, 2.0]), said)["mape"] == pytest.approx(0.75)
+
+
+def test_only_the_metrics_that_are_asked_for_are_computed() -> None:
+    assert list(compute(Task.CLASSIFICATION, TRUTH, BINARY, ["mae", "f1", "brier"])) == ["f1", "brier"]
+
+
+def test_the_order_of_the_classes_changes_no_figure() -> None:
+    turned = Predictions(
+        labels=BINARY.labels, classes=BINARY.classes[::-1], probabilities=BINARY.probabilities[:, ::-1]
+    )
+    one, other = (compute(Task.CLASSIFICATION, TRUTH, said) for said in (BINARY, turned))
+    for name in ("log_loss", "brier", "roc_auc", "accuracy"):
+        assert one[name] == pytest.approx(other[name], abs=1e-12), name
