@@ -15,12 +15,14 @@ NAMES = (
     "commit",
     "promotion",
     "scoring",
+    "training_overhead",
     "loop",
     "quarantine",
     "profile",
     "control_charts",
     "validation",
     "validation_small",
+    "evaluation",
 )
 
 

@@ -9,44 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_xops.errors import ArgumentError
-from airflow_provider_xops.links.evidence import EvidenceLink
-from airflow_provider_xops.links.mlflow import MlflowModelVersionLink, MlflowRunLink
-from airflow_provider_xops.operators._arguments import (
-    list_of,
-    mapping_of,
-    number,
-    optional,
-    whole_number,
-)
+from airflow_provider_xops.operators._arguments import list_of, mapping_of, optional, whole_number
 from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now
-from airflow_provider_xops.operators._datasets import dataset_or_trigger, partitions_of
-from airflow_provider_xops.records import ModelVersion, Selection
+from airflow_provider_xops.operators._model_writing import ModelWriter, TrainingOperator
+from airflow_provider_xops.records import Selection, TuningStudy
 
 if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
-    from airflow_provider_xops.registry.client import RegistryClient
     from airflow_provider_xops.version_compat import Context
 
 __all__ = ["AdoptModelOperator", "RecordTrainingOperator", "TrainModelOperator"]
 
 
-class _ModelWriter(RegistryOperator):
-    """What the three share: the version's record out, and links to its pages."""
-
-    operator_extra_links = (MlflowRunLink(), MlflowModelVersionLink(), EvidenceLink())
-
-    def on_kill(self) -> None:
-        """Close the open MLflow run now; one that a SIGKILL leaves open is closed by the next attempt."""
-        self.leave_when_killed()
-
-    def hand_over_model(
-        self, context: Context, lake: Lake, registry: RegistryClient, model: ModelVersion
-    ) -> dict[str, Any]:
-        self.link_model(registry, model.name, model.version, model.run_id, model.experiment_id)
-        return self.hand_over(context, lake, model)
-
-
-class TrainModelOperator(_ModelWriter):
+class TrainModelOperator(TrainingOperator):
     """Trains any estimator on a published dataset version and registers it in MLflow, once.
 
     The run carries parameters, metrics, signature, environment, code version and the dataset version; the
@@ -64,7 +39,8 @@ class TrainModelOperator(_ModelWriter):
     :param estimator: ``package.module:name`` of a class with ``fit`` and ``predict``, or of a function that
         makes one.
     :param target: the column to predict.
-    :param features: the columns to learn from; None: all but the target and ``drop``.
+    :param features: the columns to learn from; None: all but the target, ``drop``, ``sample_weight`` and the
+        columns that the split and the folds go by.
     :param drop: columns that are never features.
     :param split: what is kept as holdout: ``{"kind": "time" | "random" | "group", ...}``.
     :param estimator_params: keyword arguments of the estimator.
@@ -72,6 +48,15 @@ class TrainModelOperator(_ModelWriter):
     :param sample: learn from at most this many rows, below 1 from that fraction (the holdout stays whole);
         None: all.
     :param seed: of everything random.
+    :param task: ``classification`` or ``regression``; None: as the estimator says of itself.
+    :param cross_validation: folds inside the training rows, whose figures are logged and recorded:
+        ``{"kind": "k_fold" | "stratified_k_fold" | "group_k_fold" | "time_series", "folds": 5, ...}``.
+    :param sample_weight: a column that says how much each training row counts.
+    :param class_weight: ``balanced``, or a weight for each class.
+    :param batch_rows: learn with ``partial_fit``, so many rows at a time, for rows that do not fit in memory.
+    :param epochs: how often the batches go through all rows.
+    :param tuning: what a ``TuneModelOperator`` gave (of mapped workers: all they gave): the estimator is made
+        with the parameters of its best trial.
     :raises TrainingError: ``fit`` raised, or the selection is unusable: the run is marked failed, no version
         is made.
     :raises UserCodeError: the estimator cannot be named so.
@@ -87,102 +72,63 @@ class TrainModelOperator(_ModelWriter):
             estimator="sklearn.ensemble:HistGradientBoostingClassifier",
             target="late",
             split={"kind": "time", "holdout_partitions": 14},
+            cross_validation={"kind": "time_series", "folds": 4, "gap": 1},
             seed=7,
         )
 
-    What it does not do: it tunes nothing, and promotes nothing.
+    What it does not do: it searches no parameters, and promotes nothing.
     """
 
     required = ("model_name", "estimator", "target", "split")
     user_code = ("estimator",)
     template_fields = (
-        *RegistryOperator.template_fields,
-        "table",
-        "dataset",
-        "partition",
-        "model_name",
+        *TrainingOperator.template_fields,
         "estimator",
         "estimator_params",
-        "target",
-        "features",
-        "drop",
-        "split",
-        "experiment",
-        "sample",
-        "seed",
+        "batch_rows",
+        "epochs",
+        "tuning",
     )
 
     def __init__(
         self,
         *,
-        model_name: str,
         estimator: str,
-        target: str,
-        split: Mapping[str, Any],
-        table: str | None = None,
-        dataset: Any = None,
-        partition: str | Sequence[str] | None = None,
-        features: Sequence[str] | None = None,
-        drop: Sequence[str] = (),
         estimator_params: Mapping[str, Any] | None = None,
-        experiment: str | None = None,
-        sample: float | None = None,
-        seed: int = 0,
+        batch_rows: int | None = None,
+        epochs: int = 1,
+        tuning: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.model_name = model_name
         self.estimator = estimator
-        self.target = target
-        self.split = split
-        self.table = table
-        self.dataset = dataset
-        self._dataset_given = dataset is not None
-        self.partition = partition
-        self.features = features
-        self.drop = drop
         self.estimator_params = estimator_params
-        self.experiment = experiment
-        self.sample = sample
-        self.seed = seed
+        self.batch_rows = batch_rows
+        self.epochs = epochs
+        self.tuning = tuning
+        self._tuning_given = tuning is not None
 
-    def perform(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_xops.training.fit import train
+    def learner(self, lake: Lake) -> dict[str, Any]:
+        """The estimator by its name, its parameters, and whether it learns in batches."""
+        given, epochs = optional(self.estimator_params), whole_number(self.epochs, argument="epochs")
+        return {
+            "estimator": self.estimator,
+            "params": {} if given is None else mapping_of(given, argument="estimator_params"),
+            "batch_rows": whole_number(self.batch_rows, argument="batch_rows"),
+            "epochs": 1 if epochs is None else epochs,
+            "tuning": self._study(lake) if self._tuning_given else None,
+        }
 
-        lake, registry = self.lake(), self.registry()
-        found = dataset_or_trigger(
-            context, lake, dataset=self.dataset, given=self._dataset_given, table=self.table
-        )
-        if len(found) > 1:
-            raise ArgumentError(
-                f"this run was started by {len(found)} tables, a model is trained on one",
-                code="argument.dataset",
-                todo="name it: table='...'",
-            )
-        given = optional(self.estimator_params)
-        params = {} if given is None else mapping_of(given, argument="estimator_params")
-        model = train(
-            lake,
-            registry,
-            dataset=found[0].ref,
-            partitions=partitions_of(self.partition),
-            estimator=self.estimator,
-            params=params,
-            target=self.target,
-            features=list_of(self.features, argument="features"),
-            drop=list_of(self.drop, argument="drop") or (),
-            split=mapping_of(self.split, argument="split"),
-            model_name=self.model_name,
-            experiment=optional(self.experiment) or self.model_name,
-            sample=number(self.sample, argument="sample"),
-            seed=whole_number(self.seed, argument="seed") or 0,
-            actor=actor_of(context),
-            as_of=now(),
-        )
-        return self.hand_over_model(context, lake, registry, model)
+    def _study(self, lake: Lake) -> TuningStudy:
+        """The study that ``tuning`` stands for; workers that shared one gave a record each."""
+        from airflow_provider_xops.training.studies import one_study
+
+        one = isinstance(self.tuning, Mapping) or str(self.tuning).lstrip()[:1] == "{"
+        given = [self.tuning] if one else list_of(self.tuning, argument="tuning") or [None]
+        return one_study([self.record(lake, each, TuningStudy, argument="tuning") for each in given])
 
 
-class AdoptModelOperator(_ModelWriter):
+class AdoptModelOperator(ModelWriter):
     """Takes a model that is in MLflow already into the lake's chain, without retraining.
 
     :param model_name: the registered model.
@@ -278,7 +224,7 @@ class AdoptModelOperator(_ModelWriter):
         return self.hand_over_model(context, lake, registry, model)
 
 
-class RecordTrainingOperator(_ModelWriter):
+class RecordTrainingOperator(ModelWriter):
     """Takes in the record of a training that ran elsewhere, so that it is gated like any other.
 
     :param training: what the job handed back: a mapping or JSON text as ``xops training-schema`` describes it

@@ -24,6 +24,7 @@ from airflow_provider_xops.errors import ModelError, NotFoundError, RegistryErro
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.pins import pin
 from airflow_provider_xops.records import Actor, ActorKind, ModelVersion, Producer, Selection
+from airflow_provider_xops.registry._errors import scrub, translate
 from airflow_provider_xops.registry.artifacts import artifact_digest, download, size_of
 from airflow_provider_xops.registry.client import KEY_TAG, RegistryClient, quoted
 from airflow_provider_xops.registry.runs import RunHandle, close_runs_of, delete_unfinished_models
@@ -178,7 +179,7 @@ def upload_model(client: RegistryClient, path: Path, *, run: RunHandle, digest: 
     with client.session(doing) as mlflow:
         from mlflow.entities import LoggedModelOutput
 
-        mlflow.log_model_artifacts(logged.model_id, str(path))
+        upload_files(mlflow, client, logged, path)
         mlflow.finalize_logged_model(logged.model_id, "READY")
         mlflow.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, 0)])
         if unanswered:
@@ -186,6 +187,32 @@ def upload_model(client: RegistryClient, path: Path, *, run: RunHandle, digest: 
             delete_unfinished_models(mlflow, run.experiment_id, run.run_id)
     log.info("Uploaded the model of run %s as %s.", run.run_id, logged.model_id)
     return f"models:/{logged.model_id}"
+
+
+def upload_files(mlflow: Any, client: RegistryClient, logged: Any, path: Path) -> None:
+    """Upload to where the new logged model's files belong; MLflow's own function would ask for that again.
+
+    :raises UnavailableError: ``unavailable.artifacts``: the storage did not take them.
+    """
+    uri = client.settings.tracking_uri
+    if uri.startswith("databricks") or not logged.artifact_location:
+        # There the place is not all that is needed to write to it.
+        mlflow.log_model_artifacts(logged.model_id, str(path))
+        return
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    doing = f"uploading model {logged.model_id}"
+    try:
+        get_artifact_repository(logged.artifact_location, tracking_uri=uri).log_artifacts(str(path))
+    except Exception as error:
+        if translate(error, doing, client.settings) is not None:
+            raise
+        # Where the server does not pass files on, they go to the storage itself, whose client has own errors.
+        raise UnavailableError(
+            f"the storage of MLflow's files did not do it: {doing}", code="unavailable.artifacts",
+            why=f"{type(error).__name__}: {scrub(str(error), client.settings)}",
+            todo="check the storage and this worker's credentials for it; trying again is safe",
+        ) from None  # fmt: skip
 
 
 def create_version_once(

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,12 +146,14 @@ def log_run(
     *,
     params: Mapping[str, Any],
     metrics: Mapping[str, float | None],
+    steps: Mapping[str, Sequence[float | None]] | None = None,
     tags: Mapping[str, str] | None = None,
     selections: Mapping[str, Selection] | None = None,
 ) -> None:
     """Log a run's parameters, metrics, tags and datasets in as few requests as MLflow allows.
 
     :param metrics: a None or NaN is left out: it was not measured, and 0 would say that it was.
+    :param steps: metrics that have several values, one a step from 0: a figure of each fold.
     :param selections: which rows were used for what, by context (``training``, ``holdout``).
     """
     from mlflow.entities import Metric, Param, RunTag
@@ -159,13 +161,18 @@ def log_run(
     measured = {
         name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)
     }
+    points = [Metric(name, value, handle.started_at_ms, 0) for name, value in measured.items()]
+    points += [
+        Metric(name, float(value), handle.started_at_ms, step)
+        for name, values in (steps or {}).items()
+        for step, value in enumerate(values)
+        if value is not None and math.isfinite(value)
+    ]
     all_tags = {**(tags or {}), **_selection_tags(selections or {})}
     with client.session(f"logging to run {handle.run_id}") as mlflow:
         batches = {
             "params": _chunks([Param(k, str(v)[:_PARAM_LENGTH]) for k, v in params.items()], _PARAMS_A_BATCH),
-            "metrics": _chunks(
-                [Metric(k, v, handle.started_at_ms, 0) for k, v in measured.items()], _METRICS_A_BATCH
-            ),
+            "metrics": _chunks(points, _METRICS_A_BATCH),
             "tags": _chunks([RunTag(k, v) for k, v in all_tags.items()], _TAGS_A_BATCH),
         }
         for number in range(max(map(len, batches.values()))):
@@ -178,7 +185,7 @@ def log_run(
     log.info(
         "Logged %d parameters, %d metrics and %d datasets to run %s.",
         len(params),
-        len(measured),
+        len(points),
         len(selections or {}),
         handle.run_id,
     )

@@ -4,20 +4,17 @@ For the training operator and notebooks. :func:`train` reads the selected column
 model on the holdout, logs the run and registers the version. It can be killed at any instant and run again:
 what an earlier attempt registered is found by its key and returned. The key is made of the data's digest, the
 settings and the source of the estimator's module; modules which that one imports are not seen.
+
+:func:`refit` is the middle of it alone: the same estimator fitted again on recorded rows, in memory.
 """
 
 from __future__ import annotations
 
-import inspect
-import json
 import logging
-import platform
 import tempfile
-import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +23,82 @@ import pandas as pd
 from airflow_provider_xops.errors import ArgumentError, TrainingError
 from airflow_provider_xops.lake import read
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.records import Actor, DatasetRef, GoldenPredictions, ModelVersion, digest_of
+from airflow_provider_xops.records import Actor, DatasetRef, ModelVersion, Selection, TuningStudy, digest_of
 from airflow_provider_xops.registry import models, runs
 from airflow_provider_xops.registry.client import RegistryClient
-from airflow_provider_xops.training import selections
+from airflow_provider_xops.training import batches, facts, selections
+from airflow_provider_xops.training.cross_validation import CrossValidation
+from airflow_provider_xops.training.facts import environment_of, golden_of
+from airflow_provider_xops.training.fitting import build
+from airflow_provider_xops.training.folds import Folds, folds_from
 from airflow_provider_xops.training.frames import default_features, feature_frame, target_values
+from airflow_provider_xops.training.functions import TrainingFunction
 from airflow_provider_xops.training.metrics import Predictions, Task, compute
-from airflow_provider_xops.training.predicting import predict, task_of
-from airflow_provider_xops.training.selections import Chosen
+from airflow_provider_xops.training.predicting import predict
+from airflow_provider_xops.training.recipe import Recipe, named_estimator, recipe_from
 from airflow_provider_xops.training.splits import Split, split_from
-from airflow_provider_xops.training.user_errors import describe
-from airflow_provider_xops.usercode import code_version, reference_of, resolve_callable, source_digest
+from airflow_provider_xops.training.studies import params_of_study, read_of
+from airflow_provider_xops.training.weights import class_weights_from
+from airflow_provider_xops.usercode import code_version, source_digest
 
-__all__ = ["build", "environment_of", "golden_of", "train"]
+__all__ = ["Refitted", "build", "environment_of", "features_of", "golden_of", "refit", "train"]
 
 log = logging.getLogger(__name__)
 
-LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "mlflow", "deltalake")
-MAX_LOGGED_PARAMETERS = 100
-# How many predictions on the holdout are kept for the smoke test.
-GOLDEN_ROWS = 20
-SIMPLE = str | int | float | bool | None
+
+@dataclass(frozen=True, kw_only=True)
+class Refitted:
+    """An estimator fitted again, outside MLflow.
+
+    :param columns: the features it takes, in their order. :param rows: how many rows it was fitted on.
+    """
+
+    estimator: Any
+    columns: tuple[str, ...]
+    task: Task
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Learned:
+    """A fitted estimator, what it was fitted on, and what it says of the holdout."""
+
+    model: Any
+    task: Task
+    training: Selection
+    holdout: Selection
+    said: Predictions
+    truth: Any
+    sample: pd.DataFrame
+    validation: CrossValidation | None = None
+
+
+def refit(lake: Lake, settings: Mapping[str, Any], training: Selection) -> Refitted:
+    """Fit an estimator again as a model version's settings say, on the rows that its record names.
+
+    :param settings: :attr:`ModelVersion.settings`. :param training: :attr:`ModelVersion.training`; its rows
+        are read again and proved by their digest.
+    :raises TrainingError: ``training.not_repeatable`` (the settings are empty, or the function that trained
+        cannot be imported), or as :func:`train`.
+    :raises DataError: ``data.selection_changed``: the lake has other rows now.
+
+    >>> again = refit(lake, model.settings, model.training)  # doctest: +SKIP
+    >>> again.estimator.predict(feature_frame(holdout, again.columns))  # doctest: +SKIP
+
+    What it does not do: it takes nothing from MLflow, registers nothing, and does not look at the holdout.
+    """
+    recipe = recipe_from(settings)
+    if recipe.batch_rows is not None:
+        stream = batches.stream_of(lake, training, target=recipe.target)
+        stream.verify(recipe.batch_rows)
+        model, truth = batches.learn_in_batches(recipe, stream), stream.truth
+    else:
+        table = selections.materialize(lake, training, columns=recipe.columns)
+        truth = target_values(table, recipe.target)
+        model = recipe.learn(table)
+    return Refitted(
+        estimator=model, columns=recipe.features, task=recipe.task_of(model, truth), rows=len(truth)
+    )
 
 
 def train(
@@ -54,7 +106,7 @@ def train(
     client: RegistryClient,
     *,
     dataset: DatasetRef,
-    estimator: str,
+    estimator: str | TrainingFunction,
     target: str,
     split: Split | Mapping[str, Any],
     model_name: str,
@@ -65,6 +117,13 @@ def train(
     sample: float | None = None,
     seed: int = 0,
     experiment: str | None = None,
+    task: Task | str | None = None,
+    cross_validation: Folds | Mapping[str, Any] | None = None,
+    sample_weight: str | None = None,
+    class_weight: str | Mapping[Any, float] | None = None,
+    batch_rows: int | None = None,
+    epochs: int = 1,
+    tuning: TuningStudy | None = None,
     actor: Actor,
     as_of: datetime,
 ) -> ModelVersion:
@@ -72,52 +131,72 @@ def train(
 
     :param estimator: class or factory by import path (``sklearn.ensemble:HistGradientBoostingClassifier``);
         it is called with ``params`` (JSON-able) and gives an object with ``fit`` and ``predict``. A factory
-        that takes ``seed`` gets it; every ``random_state`` left open is set to it.
+        that takes ``seed`` gets it; every ``random_state`` left open is set to it. Or a function that trains
+        (:class:`~airflow_provider_xops.training.functions.TrainingFunction`).
     :param partitions: what is read; None: all of the version.
-    :param features: columns the model sees; None: all but the target, ``drop`` and the split's own columns.
+    :param features: columns the model sees; None: all but the target, ``drop``, the weights and the columns
+        that the split and the folds go by.
     :param split: a split, or its JSON form (``{"kind": "time", "holdout_partitions": 14}``).
     :param sample: at most so many training rows (below 1: that fraction); the holdout stays whole.
     :param experiment: the MLflow experiment; by default the model's name.
+    :param task: ``classification`` or ``regression``; None: as the estimator says of itself.
+    :param cross_validation: folds inside the training rows (``{"kind": "k_fold", "folds": 5}``), whose
+        figures are logged and recorded; the model is fitted on all training rows.
+    :param sample_weight: a column that says how much each training row counts.
+    :param class_weight: ``balanced``, or a weight for each class.
+    :param batch_rows: learn with ``partial_fit`` from so many rows at a time, ``epochs`` times over all.
+    :param tuning: a search whose best parameters are used, beneath ``params``.
     :raises TrainingError: ``training.fit_failed`` (the estimator raised; the run is closed as failed,
         nothing is registered), ``training.empty``, ``training.one_class``, ``training.no_target``,
-        ``training.split``, ``training.partitions``, ``training.estimator``.
+        ``training.split``, ``training.folds``, ``training.partitions``, ``training.estimator``,
+        ``training.weights``, ``training.no_sample_weight``, ``training.no_partial_fit``, ``training.tuning``.
     :raises UserCodeError: the estimator cannot be named or imported.
     :raises DataError: a feature is missing or of a type that no estimator takes.
 
     >>> train(lake, client, dataset=ref, estimator="sklearn.linear_model:LogisticRegression", target="late",
     ...       split={"kind": "random"}, model_name="late", actor=actor, as_of=now)  # doctest: +SKIP
 
-    What it does not do: it does not search parameters, and it does not promote.
+    What it does not do: it searches no parameters, and it does not promote.
     """
-    reference, rule, given = reference_of(estimator), split_from(split), _json_params(params or {})
-    columns = _features(lake, dataset, features, target=target, drop=drop, split=rule)
-    model = build(reference, given, seed)
-    settings = {
-        "estimator": reference,
-        "params": given,
-        "target": target,
-        "features": list(columns),
-        "split": rule.to_json(),
-        "sample": sample,
-        "seed": seed,
-    }
+    named, given = named_estimator(estimator, params or {})
+    rule, folds = split_from(split), None if cross_validation is None else folds_from(cross_validation)
+    if tuning is not None:
+        given = params_of_study(
+            tuning, given, estimator=named, target=target, dataset=dataset, split=rule,
+            rows=read_of(lake, dataset, partitions),
+        )  # fmt: skip
+    recipe = Recipe(
+        estimator=named,
+        params=given,
+        features=features_of(
+            lake, dataset, features, target=target, drop=drop, split=rule, folds=folds,
+            sample_weight=sample_weight,
+        ),
+        target=target,
+        seed=seed,
+        task=_task(task),
+        sample_weight=sample_weight,
+        class_weight=class_weights_from(class_weight),
+        batch_rows=batch_rows,
+        epochs=epochs,
+        folds=folds,
+    )  # fmt: skip
+    recipe.make()  # what cannot be made is refused before anything is read
+    settings = {**recipe.settings(), "split": rule.to_json(), "sample": sample}
+    if tuning is not None:
+        settings["tuning"] = tuning.record_id
     content = read.content_digest(lake, dataset, partitions)
     # The source and not the commit: a commit elsewhere in the repository is no reason to train again.
-    key = runs.work_key(actor, model_name, dataset.table_uuid, content, settings, source_digest(reference))
+    source = source_digest(named) if isinstance(named, str) else named.source_digest()
+    key = runs.work_key(actor, model_name, dataset.table_uuid, content, settings, source)
     mlflow_experiment = experiment or model_name
     earlier = runs.earlier_attempts(client, experiment=mlflow_experiment, key=key)
     existing = models.find_model(client, lake, name=model_name, key=key) if earlier.begun else None
     if existing is not None:
         log.info("%s was trained by an earlier attempt at this work: nothing to do.", existing.ref)
         return existing
-    chosen = selections.choose(
-        lake, dataset=dataset, partitions=partitions, columns=[*columns, target], target=target, split=rule,
-        sample=sample, seed=seed,
-    )  # fmt: skip
-    truth = target_values(chosen.training_rows, target)
-    task = task_of(model, truth)
-    code = code_version(reference)
-    _check_classes(task, chosen, target)
+    rows = _Rows(lake, dataset, partitions, recipe, rule, sample)
+    code = code_version(named) if isinstance(named, str) else source
     with runs.run(
         client,
         experiment=mlflow_experiment,
@@ -126,57 +205,136 @@ def train(
         run_name=model_name,
         earlier=earlier,
     ) as run:
-        _fit(model, feature_frame(chosen.training_rows, columns), truth, reference)
-        frame = feature_frame(chosen.holdout_rows, columns)
-        said = predict(model, frame, task=task, name=reference)
-        figures = compute(task, target_values(chosen.holdout_rows, target), said)
+        learned = rows.learn()
+        figures = compute(learned.task, learned.truth, learned.said)
         measured = {name: value for name, value in figures.items() if value is not None}
-        facts = models.ModelFacts(
-            training=chosen.training,
-            holdout=chosen.holdout,
-            features=columns,
+        validated = learned.validation.to_record() if learned.validation else {}
+        environment = environment_of(recipe.name, learned.model)
+        known = models.ModelFacts(
+            training=learned.training,
+            holdout=learned.holdout,
+            features=recipe.features,
             target=target,
-            task=task.value,
-            estimator=reference,
+            task=learned.task.value,
+            estimator=recipe.name,
             code_version=code,
             params_digest=digest_of(settings),
             metrics=measured,
             settings=settings,
-            environment=environment_of(reference),
-            golden=golden_of(said),
+            environment=environment,
+            cross_validation=validated,
+            golden=golden_of(learned.said),
+            tuning=None if tuning is None else tuning.record_id,
         )
         runs.log_run(
-            client, run, params=_logged(model, settings, task),
-            metrics={**measured, "training_rows": chosen.training.rows, "holdout_rows": chosen.holdout.rows},
-            tags=_tags(dataset, chosen, reference, code),
-            selections={selections.TRAINING: chosen.training, selections.HOLDOUT: chosen.holdout},
+            client, run, params=facts.logged_params(learned.model, settings, learned.task),
+            metrics={
+                **measured, **{f"cv.{name}": value for name, value in validated.items()},
+                "training_rows": learned.training.rows, "holdout_rows": learned.holdout.rows,
+            },
+            steps=learned.validation.by_fold("cv.") if learned.validation else {},
+            tags=facts.tags_of(dataset, learned.training, code=code, environment=environment),
+            selections={selections.TRAINING: learned.training, selections.HOLDOUT: learned.holdout},
         )  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="xops-fit-") as folder:
             saved = models.save_model(
-                model,
+                learned.model,
                 Path(folder) / "model",
-                facts=facts,
-                sample=_made_up_rows(frame),
-                predictions=said.labels[:1],
-                extra_requirements=_requirements(reference),
+                facts=known,
+                sample=facts.made_up_rows(learned.sample),
+                predictions=learned.said.labels[:1],
+                extra_requirements=facts.requirements_of(recipe.name, learned.model),
             )
             return models.register_model(
-                client, lake, name=model_name, saved=saved, facts=facts, run=run, actor=actor, as_of=as_of
+                client, lake, name=model_name, saved=saved, facts=known, run=run, actor=actor, as_of=as_of
             )
 
 
-def _features(
+class _Rows:
+    """The rows of one training, held whole or read in batches, and how a recipe learns from them.
+
+    They are chosen when this is made, before a run is opened; refused there is what no estimator could learn.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        dataset: DatasetRef,
+        partitions: Sequence[str] | None,
+        recipe: Recipe,
+        split: Split,
+        sample: float | None,
+    ) -> None:
+        self.recipe, self.dataset = recipe, dataset
+        asked: dict[str, Any] = {
+            "dataset": dataset, "partitions": partitions, "columns": list(recipe.columns),
+            "target": recipe.target, "split": split, "sample": sample, "seed": recipe.seed,
+        }  # fmt: skip
+        if recipe.batch_rows is not None:
+            self.streams = batches.choose_streams(lake, batch_rows=recipe.batch_rows, **asked)
+            self.training_truth, self.holdout_truth = (stream.truth for stream in self.streams)
+        else:
+            extra = recipe.folds.columns if recipe.folds else ()
+            self.chosen = selections.choose(lake, extra=extra, **asked)
+            self.training_truth = target_values(self.chosen.training_rows, recipe.target)
+            self.holdout_truth = target_values(self.chosen.holdout_rows, recipe.target)
+        if isinstance(recipe.estimator, str) or recipe.task is not None:
+            self.task_of(recipe.make())
+
+    def task_of(self, model: Any) -> Task:
+        """What the model predicts; rows of one class are refused where it is a classifier."""
+        task = self.recipe.task_of(model, self.training_truth)
+        if task is Task.CLASSIFICATION:
+            for side, truth in (("training", self.training_truth), ("holdout", self.holdout_truth)):
+                _refuse_one_class(self.dataset, side, truth, self.recipe.target)
+        return task
+
+    def learn(self) -> _Learned:
+        """Fit, cross-validate where that was asked for, and predict the holdout."""
+        recipe = self.recipe
+        if recipe.batch_rows is not None:
+            training, holdout = self.streams
+            model = batches.learn_in_batches(recipe, training)
+            task = self.task_of(model)
+            said, sample = batches.predict_in_batches(recipe, model, holdout, task=task)
+            return _Learned(
+                model=model, task=task, training=training.selection, holdout=holdout.selection, said=said,
+                truth=holdout.truth, sample=sample,
+            )  # fmt: skip
+        model = recipe.learn(self.chosen.training_rows)
+        task = self.task_of(model)
+        frame = feature_frame(self.chosen.holdout_rows, recipe.features)
+        return _Learned(
+            model=model,
+            task=task,
+            training=self.chosen.training,
+            holdout=self.chosen.holdout,
+            said=predict(model, frame, task=task, name=recipe.name),
+            truth=self.holdout_truth,
+            sample=frame,
+            validation=recipe.cross_validate(self.chosen.training_rows, task),
+        )
+
+
+def features_of(
     lake: Lake,
     dataset: DatasetRef,
     features: Sequence[str] | None,
     *,
     target: str,
-    drop: Sequence[str],
+    drop: Sequence[str] = (),
     split: Split,
+    folds: Folds | None = None,
+    sample_weight: str | None = None,
 ) -> tuple[str, ...]:
-    schema = read.schema_of(lake, dataset)
+    """The columns a model sees: those named, else all that training does not use for something else.
+
+    :raises ArgumentError: ``argument.features``: none is left, or the target is among them.
+    """
+    used = {target, *drop, *split.columns, *(folds.columns if folds else ())}
+    used |= {sample_weight} if sample_weight else set()
     columns = (
-        default_features(schema, without={target, *drop, *split.columns})
+        default_features(read.schema_of(lake, dataset), without=used)
         if features is None
         else tuple(name for name in dict.fromkeys(features) if name not in set(drop))
     )
@@ -190,168 +348,19 @@ def _features(
     return columns
 
 
-def _json_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(params), allow_nan=False))
-    except (TypeError, ValueError):
-        bad = [name for name, value in params.items() if not _is_json(value)]
-        raise ArgumentError(
-            f"the estimator's parameters {', '.join(bad) or '(their names)'} are not JSON",
-            code="argument.params",
-            why="parameters travel between tasks and are recorded",
-            todo="pass numbers, text, booleans, lists, dictionaries; build all else in a factory function",
-        ) from None
-    return plain
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def build(reference: str, params: Mapping[str, Any], seed: int) -> Any:
-    """An unfitted estimator from a class or factory, its randomness fixed by ``seed``.
-
-    :raises TrainingError: ``training.estimator`` when the callable raises, or gives no estimator.
-    """
-    make = resolve_callable(reference)
-    arguments = dict(params)
-    try:
-        if "seed" in inspect.signature(make).parameters:
-            arguments.setdefault("seed", seed)
-    except ValueError:  # a callable of an extension module without a signature
-        pass
-    try:
-        model = make(**arguments)
-        if hasattr(model, "get_params") and hasattr(model, "set_params"):
-            left_open = [
-                name
-                for name, value in model.get_params(deep=True).items()
-                if name.rpartition("__")[2] == "random_state" and value is None
-            ]
-            model.set_params(**dict.fromkeys(left_open, seed))
-    except Exception as error:
-        raise TrainingError(
-            f"{reference} cannot be made with the parameters {', '.join(arguments) or '(none)'}",
-            code="training.estimator", why=describe(error), todo="correct the parameters",
-        ) from None  # fmt: skip
-    if not callable(getattr(model, "fit", None)) or not callable(getattr(model, "predict", None)):
-        raise TrainingError(
-            f"{reference} gave a {type(model).__name__}, which is no estimator", code="training.estimator",
-            why="it has no fit and predict", todo="name a class or factory of an object with fit and predict",
-        )  # fmt: skip
-    return model
-
-
-def _check_classes(task: Task, chosen: Chosen, target: str) -> None:
-    if task is not Task.CLASSIFICATION:
-        return
-    for side, rows in (
-        (selections.TRAINING, chosen.training_rows),
-        (selections.HOLDOUT, chosen.holdout_rows),
-    ):
-        if len(pd.unique(target_values(rows, target))) < 2:
-            raise TrainingError(
-                f"the {side} rows of {chosen.training.dataset} have one class only",
-                code="training.one_class",
-                why=f"all {rows.num_rows} of them have the same {target!r}",
-                todo="read more partitions, stratify a random split, or check how the target is made",
-            )
-
-
-def _fit(model: Any, frame: pd.DataFrame, truth: Any, reference: str) -> None:
-    log.info("Fitting %s on %d rows of %d features.", reference, *frame.shape)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            model.fit(frame, truth)
-    except Exception as error:
-        raise TrainingError(
-            f"{reference} could not be fitted on {frame.shape[0]} rows of {frame.shape[1]} features",
-            code="training.fit_failed", why=describe(error, frame),
-            todo="check the features' types and missing values against what the estimator takes",
-            context={"exception": type(error).__name__, "rows": frame.shape[0], "features": frame.shape[1]},
-        ) from None  # fmt: skip
-    # Their texts may quote data, so only their kinds are told.
-    for kind, count in Counter(warning.category.__name__ for warning in caught).items():
-        log.info("The estimator warned while fitting: %s (%d times).", kind, count)
-
-
-def _logged(model: Any, settings: Mapping[str, Any], task: Task) -> dict[str, Any]:
-    """What the run page shows: our settings, and the estimator's own simple parameters."""
-    own = model.get_params(deep=True) if hasattr(model, "get_params") else {}
-    simple = sorted((name, value) for name, value in own.items() if isinstance(value, SIMPLE))
-    shown = dict(simple[: MAX_LOGGED_PARAMETERS - 10])
-    ours = {name: settings[name] for name in ("estimator", "target", "sample", "seed")}
-    return {
-        **shown, **settings["params"], **{f"xops.{name}": value for name, value in ours.items()},
-        "xops.task": task.value, "xops.features": ", ".join(settings["features"]),
-        "xops.split": json.dumps(settings["split"], sort_keys=True),
-    }  # fmt: skip
-
-
-def _tags(dataset: DatasetRef, chosen: Chosen, reference: str, code: str) -> dict[str, str]:
-    return {
-        "xops.dataset": str(dataset),
-        "xops.dataset_digest": chosen.training.digest,
-        "xops.code_version": code,
-        **{f"xops.env.{name}": version for name, version in environment_of(reference).items()},
-    }
-
-
-def environment_of(reference: str) -> dict[str, str]:
-    """Versions of Python, of the libraries every model needs, and of those its estimator comes from."""
-    versions = {name: _version(name) for name in (*LIBRARIES, *_distributions(reference))}
-    found = {name: version for name, version in versions.items() if version}
-    return {"python": platform.python_version(), **found}
-
-
-def golden_of(said: Predictions) -> GoldenPredictions:
-    """What the model said about the first rows of its holdout, exact to the last digit."""
-    labels = said.labels[:GOLDEN_ROWS]
-    scores = [] if said.probabilities is None else said.probabilities[:GOLDEN_ROWS].tolist()
-    classes = () if said.classes is None else tuple(_exact(value) for value in said.classes)
-    return GoldenPredictions(
-        rows=tuple(range(len(labels))),
-        labels=tuple(_exact(label) for label in labels),
-        classes=classes,
-        scores=tuple(tuple(float(value) for value in row) for row in scores),
+def _task(task: Task | str | None) -> Task | None:
+    if task is None or task in set(Task):
+        return None if task is None else Task(task)
+    raise ArgumentError(
+        f"the task {task!r} is unknown", code="argument.task", todo=f"use one of {', '.join(Task)}"
     )
 
 
-def _exact(value: Any) -> str:
-    """A label as text that no other label shares: ``repr`` of its plain Python value."""
-    return repr(value.item() if hasattr(value, "item") else value)
-
-
-def _made_up_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row of the frame's types with made-up values: the signature needs types, and gets no data."""
-    values: dict[str, Any] = {}
-    for name in frame.columns:
-        if frame[name].dtype.kind == "O":
-            values[str(name)] = pd.Series(["text"], dtype=object)
-        elif frame[name].dtype.kind == "f":
-            values[str(name)] = pd.Series([0.5])
-        else:
-            values[str(name)] = pd.Series([pd.Timestamp(2000, 1, 1)]).astype("datetime64[us]")
-    return pd.DataFrame(values)
-
-
-def _requirements(reference: str) -> list[str]:
-    """The packages that the estimator's code comes from, pinned, beside those every model needs."""
-    return [f"{name}=={_version(name)}" for name in _distributions(reference) if name not in LIBRARIES]
-
-
-def _distributions(reference: str) -> list[str]:
-    package = reference.partition(":")[0].partition(".")[0]
-    return sorted(set(metadata.packages_distributions().get(package, [])))
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
+def _refuse_one_class(dataset: DatasetRef, side: str, truth: Any, target: str) -> None:
+    if len(pd.unique(truth)) < 2:
+        raise TrainingError(
+            f"the {side} rows of {dataset} have one class only",
+            code="training.one_class",
+            why=f"all {len(truth)} of them have the same {target!r}",
+            todo="read more partitions, stratify a random split, or check how the target is made",
+        )

@@ -110,7 +110,7 @@ def _column(column: pa.Array | pa.ChunkedArray) -> Any:
         return column.cast(pa.timestamp("us", kind.tz)).to_pandas()
     if pt.is_date(kind):
         return column.cast(pa.timestamp("us")).to_pandas()
-    return pd.Series(np.asarray(column.cast(pa.float64())))
+    return pd.Series(np.asarray(column.cast(pa.float64(), safe=False)))
 
 
 def _text(column: pa.Array | pa.ChunkedArray) -> Any:

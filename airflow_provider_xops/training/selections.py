@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,12 +44,14 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Rows of one side: the table, and where each row lies (its partition, its position there)."""
+class SideRows:
+    """Rows of one side: the table, and where each row lies (its partition, its position there, and its
+    position in a scan of everything that was read)."""
 
     table: pa.Table
     partitions: Any
     positions: Any
+    scanned: Any
 
 
 def choose(
@@ -61,6 +64,7 @@ def choose(
     split: Split,
     sample: float | None = None,
     seed: int = 0,
+    extra: Sequence[str] = (),
 ) -> Chosen:
     """Split a dataset version into training and holdout rows. Rows without a target belong to neither.
 
@@ -68,35 +72,62 @@ def choose(
     :param columns: the columns whose rows and digest are meant, the target among them.
     :param sample: at most so many training rows (or that fraction, below 1), chosen by ``seed``; the
         holdout is whole.
+    :param extra: columns that are read beside these and take no part in the digest.
     :raises TrainingError: ``training.split`` (the rule fits not), ``training.empty`` (a side has no rows),
         ``training.no_target`` (no such column, or no row has it).
 
     >>> chosen = choose(lake, dataset=ref, partitions=None, columns=["x", "y"], target="y",
     ...                 split=RandomSplit(fraction=0.2))  # doctest: +SKIP
     """
-    if sample is not None and not sample > 0:
-        raise ArgumentError(
-            f"a sample of {sample} rows is impossible", code="argument.sample", todo="pass a positive number"
-        )
-    rule = {
-        "read": _named(lake, dataset, partitions), "split": split.to_json(), "target": target,
-        "columns": list(columns), "sample": sample, "seed": seed,
-    }  # fmt: skip
-    sides, intervals = _sides(lake, dataset, rule, list(columns))
+    rule = split_rule(
+        lake, dataset, partitions=partitions, columns=columns, target=target, split=split, sample=sample,
+        seed=seed,
+    )  # fmt: skip
+    sides, intervals = sides_of(lake, dataset, rule, [*columns, *extra])
     made = {}
     for side, rows in sides.items():
-        if not rows.table.num_rows:
-            raise TrainingError(
-                f"the {side} side of {dataset} has no rows", code="training.empty",
-                why=f"the split {json.dumps(split.to_json())} left none of the rows that have a target",
-                todo="read more partitions, or change the split",
-            )  # fmt: skip
-        made[side] = _selection(dataset, rows, {**rule, "side": side}, intervals.get(side, ""))
+        refuse_empty(dataset, side, rows, split)
+        digest = table_digest(rows.table.select(rule["columns"]).to_reader())
+        made[side] = selection_from(dataset, rows, {**rule, "side": side}, intervals.get(side, ""), digest)
     log.info("Chose %d training and %d holdout rows of %s.", made[TRAINING].rows, made[HOLDOUT].rows, dataset)
     return Chosen(
         training=made[TRAINING], training_rows=sides[TRAINING].table,
         holdout=made[HOLDOUT], holdout_rows=sides[HOLDOUT].table,
     )  # fmt: skip
+
+
+def split_rule(
+    lake: Lake,
+    dataset: DatasetRef,
+    *,
+    partitions: Sequence[str] | None,
+    columns: Sequence[str],
+    target: str,
+    split: Split,
+    sample: float | None,
+    seed: int,
+) -> dict[str, Any]:
+    """What a selection keeps of how its rows were chosen; all but its side."""
+    if sample is not None and (not 0 < sample < math.inf or sample == 1):
+        raise ArgumentError(
+            f"a sample of {sample} is impossible", code="argument.sample",
+            why="it is a number of rows, two or more, or below 1 a fraction of them",
+            todo="correct it, or leave it out to learn from all rows",
+        )  # fmt: skip
+    return {
+        "read": named_partitions(lake, dataset, partitions), "split": split.to_json(), "target": target,
+        "columns": list(columns), "sample": sample, "seed": seed,
+    }  # fmt: skip
+
+
+def refuse_empty(dataset: DatasetRef, side: str, rows: SideRows, split: Split) -> None:
+    """:raises TrainingError: ``training.empty``: a side of the split has no rows."""
+    if not rows.table.num_rows:
+        raise TrainingError(
+            f"the {side} side of {dataset} has no rows", code="training.empty",
+            why=f"the split {json.dumps(split.to_json())} left none of the rows that have a target",
+            todo="read more partitions, or change the split",
+        )  # fmt: skip
 
 
 def whole(
@@ -112,42 +143,49 @@ def whole(
     :raises TrainingError: ``training.empty`` when there are none.
     """
     rule = {
-        "read": _named(lake, dataset, partitions),
+        "read": named_partitions(lake, dataset, partitions),
         "target": target,
         "columns": list(columns),
         "side": "all",
     }
-    rows = _sides(lake, dataset, rule, list(columns))[0]["all"]
+    rows = sides_of(lake, dataset, rule, list(columns))[0]["all"]
     if not rows.table.num_rows:
         raise TrainingError(
             f"no rows of {dataset} are selected", code="training.empty",
             why="the partitions have no rows with a target", todo="name partitions that have labeled rows",
         )  # fmt: skip
-    return _selection(dataset, rows, rule, "")
+    digest = table_digest(rows.table.select(list(columns)).to_reader())
+    return selection_from(dataset, rows, rule, "", digest)
 
 
 def materialize(lake: Lake, selection: Selection, *, columns: Sequence[str]) -> pa.Table:
     """The selection's rows, with ``columns``, in canonical order; proved to be the rows it was made of.
 
+    :param columns: of the dataset; the partition column gives the partition of each row.
     :raises DataError: ``data.selection_changed`` when the rows read have another number or digest;
         ``data.columns_missing`` when a column is not there.
     """
-    rule = _rule(selection)
+    rule = rule_of(selection)
     digested = list(rule.get("columns", ()))
-    wanted = list(dict.fromkeys([*digested, *columns]))
-    rows = _sides(lake, selection.dataset, rule, wanted)[0][rule["side"]].table
+    wanted = [name for name in dict.fromkeys([*digested, *columns]) if name != PARTITION_COLUMN]
+    rows = sides_of(lake, selection.dataset, rule, wanted)[0][rule["side"]].table
     digest = table_digest(rows.select(digested).to_reader()) if digested else selection.digest
-    if rows.num_rows != selection.rows or digest != selection.digest:
+    refuse_changed(selection, rows.num_rows, digest)
+    return rows.select(list(columns))
+
+
+def refuse_changed(selection: Selection, rows: int, digest: str) -> None:
+    """:raises DataError: ``data.selection_changed``: other rows were read than the selection recorded."""
+    if rows != selection.rows or digest != selection.digest:
         raise DataError(
             f"the rows selected from {selection.dataset} are not those that were recorded",
             code="data.selection_changed",
-            why=f"{rows.num_rows} rows were read, {selection.rows} are recorded"
-            if rows.num_rows != selection.rows
+            why=f"{rows} rows were read, {selection.rows} are recorded"
+            if rows != selection.rows
             else "their digest is another one",
             todo=f"check the table with `xops lake verify {selection.dataset}`",
             context={"recorded_digest": selection.digest, "read_digest": digest},
-        )  # fmt: skip
-    return rows.select(list(columns))
+        )
 
 
 def overlap(lake: Lake, one: Selection, other: Selection) -> int:
@@ -178,20 +216,21 @@ _NOWHERE = np.zeros(0, dtype=np.int64)
 
 
 def _places(lake: Lake, selection: Selection) -> dict[str, Any]:
-    rule = _rule(selection)
-    rows = _sides(lake, selection.dataset, rule, [])[0][rule["side"]]
+    rule = rule_of(selection)
+    rows = sides_of(lake, selection.dataset, rule, [])[0][rule["side"]]
     names, codes = np.unique(rows.partitions, return_inverse=True)
     return {str(name): rows.positions[codes == code] for code, name in enumerate(names)}
 
 
-def _rule(selection: Selection) -> dict[str, Any]:
+def rule_of(selection: Selection) -> dict[str, Any]:
+    """How the rows of a selection were chosen."""
     if not selection.rule:
         return {"read": list(selection.partitions), "target": None, "side": "all"}
     rule: dict[str, Any] = json.loads(selection.rule)
     return rule
 
 
-def _named(lake: Lake, dataset: DatasetRef, partitions: Sequence[str] | None) -> Any:
+def named_partitions(lake: Lake, dataset: DatasetRef, partitions: Sequence[str] | None) -> Any:
     """The partitions as the rule keeps them: None (all), first and last of an unbroken range, or a list."""
     if partitions is None:
         return None
@@ -213,7 +252,8 @@ def _named(lake: Lake, dataset: DatasetRef, partitions: Sequence[str] | None) ->
     return chosen
 
 
-def _read_list(lake: Lake, dataset: DatasetRef, named: Any) -> list[str] | None:
+def partitions_read(lake: Lake, dataset: DatasetRef, named: Any) -> list[str] | None:
+    """The partitions that a rule's ``read`` stands for; None: all."""
     if isinstance(named, Mapping):
         return [
             name for name in sorted(read.partitions(lake, dataset)) if named["from"] <= name <= named["to"]
@@ -221,17 +261,17 @@ def _read_list(lake: Lake, dataset: DatasetRef, named: Any) -> list[str] | None:
     return None if named is None else list(named)
 
 
-def _sides(
+def sides_of(
     lake: Lake, dataset: DatasetRef, rule: Mapping[str, Any], columns: Sequence[str]
-) -> tuple[dict[str, _Rows], dict[str, str]]:
-    """Apply a rule: the rows of each side it has, and the time interval of each where it has one."""
+) -> tuple[dict[str, SideRows], dict[str, str]]:
+    """Apply a rule, reading these columns: the rows of each of its sides, and their time intervals if any."""
     target = rule.get("target")
     split = split_from(rule["split"]) if rule.get("split") else None
     wanted = list(dict.fromkeys([*columns, *([target] if target else []), *(split.columns if split else ())]))
-    partitions = _read_list(lake, dataset, rule["read"])
+    partitions = partitions_read(lake, dataset, rule["read"])
     table = _scan(lake, dataset, partitions, wanted, target)
     names = np.asarray(table.column(PARTITION_COLUMN).to_pandas(), dtype=object)
-    rows = _Rows(table, names, _positions(names))
+    rows = SideRows(table, names, _positions(names), np.arange(table.num_rows))
     if target:
         rows = _take(rows, has_target(table, target))
         if table.num_rows and not rows.table.num_rows:
@@ -247,7 +287,7 @@ def _sides(
         return {"all": rows}, {}
     train, holdout = split.masks(rows.table, rows.table.column(PARTITION_COLUMN))
     times = split.intervals(rows.table) if rows.table.num_rows else None
-    train = _sampled(train, rule.get("sample"), rule.get("seed", 0))
+    train = sampled(train, rule.get("sample"), rule.get("seed", 0))
     sides = {TRAINING: _take(rows, train), HOLDOUT: _take(rows, holdout)}
     return sides, dict(zip(sides, times, strict=True)) if times else {}
 
@@ -276,13 +316,19 @@ def _positions(names: Any) -> Any:
     return np.arange(count) - np.repeat(starts, np.diff(np.r_[starts, count]))
 
 
-def _take(rows: _Rows, mask: Any) -> _Rows:
+def _take(rows: SideRows, mask: Any) -> SideRows:
     if mask.all():
         return rows
-    return _Rows(rows.table.filter(pa.array(mask)), rows.partitions[mask], rows.positions[mask])
+    return SideRows(
+        rows.table.filter(pa.array(mask)), rows.partitions[mask], rows.positions[mask], rows.scanned[mask]
+    )
 
 
-def _sampled(mask: Any, sample: float | None, seed: int) -> Any:
+def sampled(mask: Any, sample: float | None, seed: int) -> Any:
+    """The mask with at most ``sample`` rows left (below 1: that fraction).
+
+    Of one seed, a smaller sample is a part of a larger one.
+    """
     chosen = np.flatnonzero(mask)
     if sample is None:
         return mask
@@ -294,12 +340,15 @@ def _sampled(mask: Any, sample: float | None, seed: int) -> Any:
     return fewer
 
 
-def _selection(dataset: DatasetRef, rows: _Rows, rule: Mapping[str, Any], description: str) -> Selection:
+def selection_from(
+    dataset: DatasetRef, rows: SideRows, rule: Mapping[str, Any], description: str, digest: str
+) -> Selection:
+    """The selection of these rows, whose digest over the rule's columns is known."""
     names, counts = np.unique(rows.partitions.astype(str), return_counts=True)
     places = [[str(name), int(count)] for name, count in zip(names, counts, strict=True)]
     return Selection(
         dataset=dataset, partitions=tuple(str(name) for name in names), rows=rows.table.num_rows,
-        digest=table_digest(rows.table.select(list(rule["columns"])).to_reader()),
+        digest=digest,
         row_ids_digest=digest_of([places, table_digest(pa.table({"position": rows.positions}).to_reader())]),
         description=description, rule=json.dumps({**rule}, sort_keys=True, separators=(",", ":")),
     )  # fmt: skip

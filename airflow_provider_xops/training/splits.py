@@ -24,7 +24,18 @@ import pyarrow.compute as pc
 
 from airflow_provider_xops.errors import ArgumentError, TrainingError
 
-__all__ = ["SPLITS", "GroupSplit", "RandomSplit", "Split", "TimeSplit", "random_order", "split_from"]
+__all__ = [
+    "SPLITS",
+    "GroupSplit",
+    "RandomSplit",
+    "Split",
+    "TimeSplit",
+    "column_axis",
+    "group_codes",
+    "group_hash",
+    "random_order",
+    "split_from",
+]
 
 MICROSECONDS_A_DAY = 86_400_000_000
 
@@ -109,7 +120,7 @@ class TimeSplit(Split):
         return self._by_partition(partitions) if self.column is None else self._by_column(table)
 
     def _by_partition(self, partitions: pa.ChunkedArray) -> tuple[Any, Any]:
-        codes, names = _codes(partitions)
+        codes, names = group_codes(partitions)
         ordered = sorted(names)
         if isinstance(self.holdout_partitions, int):
             held = ordered[-self.holdout_partitions :]
@@ -136,7 +147,7 @@ class TimeSplit(Split):
     def _bounds(self, table: pa.Table) -> tuple[Any, Any, Any, Any, bool]:
         """Values, which are there, where training ends, where the holdout begins, whether these are times."""
         assert self.column is not None
-        values, valid, temporal = _axis(table, self.column)
+        values, valid, temporal = column_axis(table, self.column)
         gap = self._gap_number() * (MICROSECONDS_A_DAY if temporal else 1)
         if self.cutoff is not None:
             cutoff = _moment(self.cutoff) if temporal else _number(self.cutoff)
@@ -179,7 +190,7 @@ class RandomSplit(Split):
         if self.stratify is None:
             strata = [order]
         else:
-            codes, names = _codes(_column(table, self.stratify))
+            codes, names = group_codes(_column(table, self.stratify))
             shuffled = codes[order]
             strata = [order[shuffled == code] for code in range(len(names))]
         for rows in strata:
@@ -210,7 +221,7 @@ class GroupSplit(Split):
         return (self.column,)
 
     def masks(self, table: pa.Table, partitions: pa.ChunkedArray) -> tuple[Any, Any]:
-        codes, names = _codes(_column(table, self.column))
+        codes, names = group_codes(_column(table, self.column))
         if len(names) < 2:
             raise _unusable(
                 f"column {self.column!r} has {len(names)} group(s), a grouped split needs two",
@@ -219,7 +230,7 @@ class GroupSplit(Split):
         sizes = np.bincount(codes, minlength=len(names))
         held: list[int] = []
         rows = 0
-        for code in sorted(range(len(names)), key=lambda code: _group_hash(self.seed, names[code])):
+        for code in sorted(range(len(names)), key=lambda code: group_hash(self.seed, names[code])):
             if held and (rows >= self.fraction * table.num_rows or len(held) == len(names) - 1):
                 break
             held.append(code)
@@ -260,7 +271,7 @@ def split_from(value: Split | Mapping[str, Any]) -> Split:
         ) from None
 
 
-def random_order(count: int, seed: int) -> Any:
+def random_order(count: int, seed: int | str) -> Any:
     """Positions 0..count-1 in an order fixed by the seed (SplitMix64 of the position; Steele et al. 2014)."""
     state = np.arange(1, count + 1, dtype=np.uint64)
     start = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:8], "little")
@@ -270,7 +281,7 @@ def random_order(count: int, seed: int) -> Any:
     return np.argsort(state ^ (state >> np.uint64(31)), kind="stable")
 
 
-def _group_hash(seed: int, value: Any) -> str:
+def group_hash(seed: int, value: Any) -> str:
     return hashlib.sha256(f"{seed}\x00{type(value).__name__}\x00{value}".encode()).hexdigest()
 
 
@@ -280,7 +291,7 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
     return table.column(name)
 
 
-def _codes(column: pa.ChunkedArray) -> tuple[Any, list[Any]]:
+def group_codes(column: pa.ChunkedArray) -> tuple[Any, list[Any]]:
     """Each row's group number, and the groups' values (None is one of them where values are missing)."""
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
     if isinstance(encoded, pa.ChunkedArray):
@@ -292,7 +303,7 @@ def _among(codes: Any, names: list[Any], chosen: Sequence[Any]) -> Any:
     return np.isin(codes, [names.index(name) for name in chosen])
 
 
-def _axis(table: pa.Table, name: str) -> tuple[Any, Any, bool]:
+def column_axis(table: pa.Table, name: str) -> tuple[Any, Any, bool]:
     """The column as numbers in the order of its values, which of them are there, and whether it is a time."""
     column = _column(table, name)
     temporal = pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)

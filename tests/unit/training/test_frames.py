@@ -122,3 +122,10 @@ def test_a_missing_target_is_null_or_nan() -> None:
 
 def test_default_features_are_all_other_columns_in_order() -> None:
     assert default_features(EVERYTHING, without={"number", "day"})[:3] == ("whole", "small", "half")
+
+
+def test_whole_numbers_beyond_what_a_float_holds_lose_digits_and_raise_nothing() -> None:
+    frame = feature_frame(pa.table({"x": [2**53 + 1, None]}), ["x"])
+
+    assert frame["x"].iloc[0] == 2.0**53
+    assert frame["x"].isna().tolist() == [False, True]

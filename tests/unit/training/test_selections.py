@@ -217,7 +217,7 @@ def test_two_random_splits_of_the_same_partitions_overlap_by_row(
         ({"columns": ["missing"]}, "data.columns_missing"),
         ({"partitions": ["2014-01-01"]}, "training.partitions"),
         ({"partitions": []}, "training.empty"),
-        ({"sample": 0}, "argument.sample"),
+        *(({"sample": sample}, "argument.sample") for sample in (0, 1, 1.0, float("inf"), float("nan"))),
     ],
 )
 def test_an_unusable_choice_is_refused(
