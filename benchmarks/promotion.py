@@ -136,6 +136,7 @@ def _promote(lake: Lake, client: RegistryClient, model: ModelVersion, champion: 
         comparisons=(),
         gates=(gate,),
     )
+    lake.evidence.put(evaluation)
     result = promote(
         lake,
         client,

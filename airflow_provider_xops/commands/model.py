@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_xops.commands import _common
-from airflow_provider_xops.records import Evaluation, ModelVersion, PromotionOutcome
-
-if TYPE_CHECKING:
-    from airflow_provider_xops.lake.lake import Lake
+from airflow_provider_xops.commands._evaluations import evaluation_of
+from airflow_provider_xops.records import GateReport, PromotionOutcome
 
 __all__ = ["add_parsers"]
 
@@ -21,6 +19,11 @@ def add_parsers(groups: Any, add: _common.Add) -> None:
     promote.add_argument("version", type=int)
     promote.add_argument(
         "--evaluation", metavar="RECORD_ID", help="default: the newest evaluation of this version"
+    )
+    promote.add_argument(
+        "--gate-report",
+        metavar="RECORD_ID",
+        help="of `xops gates check`, asked once more; default: gates that the evaluation deferred",
     )
     back = add(
         groups, "rollback", _rollback, "Put the previous champion, or a named version, back in service."
@@ -47,22 +50,37 @@ def add_parsers(groups: Any, add: _common.Add) -> None:
 
 
 def _promote(args: argparse.Namespace) -> int:
+    from airflow_provider_xops.evaluation.gates import ask_deferred
     from airflow_provider_xops.registry.loading import get_model
     from airflow_provider_xops.registry.promote import promote
 
     lake = _common.lake(args)
     model = get_model(lake, args.model, args.version)
-    evaluation = _evaluation_of(lake, model, args.evaluation)
+    evaluation = evaluation_of(lake, model, args.evaluation)
     if args.dry_run:
-        passed = sum(gate.outcome == "passed" for gate in evaluation.gates) if evaluation else 0
-        total = len(evaluation.gates) if evaluation else 0
+        gates = evaluation.gates if evaluation else ()
+        passed = sum(gate.outcome == "passed" for gate in gates)
+        deferred = [str(gate.get("gate")) for gate in evaluation.deferred_gates] if evaluation else []
+        later = f"; still to be asked: {', '.join(deferred)}" if deferred else ""
         _common.show(
             args,
-            {"dry_run": True, "model": str(model.ref), "gates_passed": passed, "gates": total},
-            f"would decide on {model.ref}@{args.alias}: {passed} of {total} gates passed; nothing written",
+            {
+                "dry_run": True,
+                "model": str(model.ref),
+                "gates_passed": passed,
+                "gates": len(gates),
+                "deferred": deferred,
+            },
+            f"would decide on {model.ref}@{args.alias}: {passed} of {len(gates)} gates passed{later};"
+            " nothing written",
         )
         return 0
     expected = evaluation.champion.version if evaluation and evaluation.champion else None
+    actor, as_of = _common.actor(args), _common.now()
+    report = lake.evidence.resolve(args.gate_report, GateReport.kind) if args.gate_report else None
+    assert report is None or isinstance(report, GateReport)
+    if evaluation is not None:
+        report = ask_deferred(lake, model, evaluation, report, actor=actor, as_of=as_of)
     result = promote(
         lake,
         _common.registry(args),
@@ -70,8 +88,9 @@ def _promote(args: argparse.Namespace) -> int:
         alias=args.alias,
         expected=expected,
         evaluation=evaluation,
-        actor=_common.actor(args),
-        as_of=_common.now(),
+        gate_report=report,
+        actor=actor,
+        as_of=as_of,
     )
     decision = result.decision
     _common.show(
@@ -163,14 +182,3 @@ def _history(args: argparse.Namespace) -> int:
         "\n".join(lines) or f"no decisions on {args.model}",
     )
     return 1 if problems else 0
-
-
-def _evaluation_of(lake: Lake, model: ModelVersion, record_id: str | None) -> Evaluation | None:
-    if record_id:
-        found = lake.evidence.get("evaluations", record_id)
-        assert isinstance(found, Evaluation)
-        return found
-    all_of_it = [
-        e for e in lake.evidence.all("evaluations") if isinstance(e, Evaluation) and e.model == model.ref
-    ]
-    return max(all_of_it, key=lambda e: e.recorded_at, default=None)

@@ -14,6 +14,7 @@ from airflow_provider_xops.records import (
     ActorKind,
     DatasetVersion,
     Evaluation,
+    GateReport,
     ModelVersion,
     Producer,
     PromotionDecision,
@@ -35,7 +36,8 @@ Facts = tuple[tuple[str, str], ...]
 class Node:
     """One thing in the chain.
 
-    :param kind: prediction, scoring_run, model, dataset, validation, run, source, decision or evaluation.
+    :param kind: prediction, scoring_run, model, dataset, validation, run, source, decision,
+        evaluation or gates.
     :param missing: why nothing is known about it ("" if its record was found).
     :param record: the whole record behind it, as JSON.
     """
@@ -279,6 +281,18 @@ def evaluation_node(evaluation: Evaluation) -> Node:
                 f"evaluation {short(evaluation.record_id)}: v{evaluation.model.version} {rival}",
                 (*facts, *compared, *written(evaluation, "evaluated")),
                 record=evaluation.to_json())  # fmt: skip
+
+
+def gates_node(report: GateReport) -> Node:
+    """A policy's answers about a model version."""
+    facts = tuple(
+        ("gate", f"{gate.outcome.value}: {gate.gate}" + (f" ({gate.message})" if gate.message else ""))
+        for gate in report.results
+    )
+    return Node(f"gates:{report.record_id}", "gates",
+                f"gates of {report.policy} {short(report.record_id)}: v{report.model.version}"
+                f" {report.outcome.value}",
+                (*facts, *written(report, "asked")), record=report.to_json())  # fmt: skip
 
 
 MOVES = (PromotionOutcome.PROMOTED, PromotionOutcome.ROLLED_BACK)

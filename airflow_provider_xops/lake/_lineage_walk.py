@@ -15,6 +15,7 @@ from airflow_provider_xops.lake._lineage_graph import (
     dataset_node,
     decision_node,
     evaluation_node,
+    gates_node,
     missing_node,
     model_id,
     model_node,
@@ -43,6 +44,7 @@ from airflow_provider_xops.records import (
     DatasetRef,
     DatasetVersion,
     Evaluation,
+    GateReport,
     ModelVersion,
     PromotionDecision,
     PromotionOutcome,
@@ -178,6 +180,9 @@ class Walk:
         evaluation = self.known.get(Evaluation, record_id)
         if evaluation is not None:
             return self.graph.add(evaluation_node(evaluation))
+        gates = self.known.get(GateReport, record_id)
+        if gates is not None:
+            return self.graph.add(gates_node(gates))
         report = self.known.get(ValidationReport, record_id)
         if report is not None:
             return self.graph.add(validation_node(report))

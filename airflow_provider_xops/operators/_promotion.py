@@ -1,90 +1,24 @@
-"""Operators that judge and decide: evaluate, promote, roll back.
+"""Operators that decide: promote, roll back.
 
 For :mod:`airflow_provider_xops.operators.model`, their public place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_xops.errors import GateError
 from airflow_provider_xops.links.evidence import EvidenceLink
-from airflow_provider_xops.links.mlflow import MlflowModelVersionLink, MlflowRunLink
-from airflow_provider_xops.operators._arguments import list_of, one_of, whole_number
+from airflow_provider_xops.links.mlflow import MlflowModelVersionLink
+from airflow_provider_xops.operators._arguments import is_empty, one_of, whole_number
 from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now
-from airflow_provider_xops.operators._training import selection_of
-from airflow_provider_xops.records import Evaluation, ModelVersion, PromotionOutcome
+from airflow_provider_xops.records import Evaluation, GateReport, PromotionOutcome
 from airflow_provider_xops.version_compat import AirflowSkipException
 
 if TYPE_CHECKING:
     from airflow_provider_xops.version_compat import Context
 
-__all__ = ["EvaluateModelOperator", "PromoteModelOperator", "RollbackModelOperator"]
-
-
-class EvaluateModelOperator(RegistryOperator):
-    """Scores a challenger and the present champion on the same held-out rows and asks the gates.
-
-    :param model: the challenger: the output of a training task, or a model record's id.
-    :param gates: such as ``{"gate": "metric_threshold", "metric": "roc_auc", "minimum": 0.7}`` and ``{"gate":
-        "better_than_champion", "metric": "roc_auc", "margin": 0.01}``. Without gates nothing is promoted.
-    :param alias: whose champion is the opponent.
-    :param holdout: other rows than the challenger's own holdout, as a ``Selection`` in JSON.
-    :raises ModelError: a model cannot be loaded, or does not accept the rows.
-
-    Returns the record of the evaluation.
-
-    Example::
-
-        EvaluateModelOperator(
-            task_id="judge",
-            model=train.output,
-            gates=[{"gate": "better_than_champion", "metric": "roc_auc"}],
-        )
-
-    What it does not do: it decides nothing. A failed gate is in the record, not an error.
-    """
-
-    required = ("model", "alias")
-    template_fields = (*RegistryOperator.template_fields, "model", "gates", "alias", "holdout")
-    operator_extra_links = (EvidenceLink(), MlflowRunLink(), MlflowModelVersionLink())
-
-    def __init__(
-        self,
-        *,
-        model: Any,
-        gates: Sequence[Mapping[str, Any]] = (),
-        alias: str = "champion",
-        holdout: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.model = model
-        self.gates = gates
-        self.alias = alias
-        self.holdout = holdout
-
-    def perform(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_xops.evaluation.evaluate import evaluate
-        from airflow_provider_xops.registry.loading import resolve_model
-
-        lake, registry = self.lake(), self.registry()
-        challenger = self.record(lake, self.model, ModelVersion, argument="model")
-        evaluation = evaluate(
-            lake,
-            registry,
-            challenger=challenger,
-            champion=resolve_model(lake, challenger.name, alias=self.alias),
-            holdout=selection_of(self.holdout, argument="holdout"),
-            gates=list_of(self.gates, argument="gates") or (),
-            actor=actor_of(context),
-            as_of=now(),
-        )
-        self.link_model(
-            registry, challenger.name, challenger.version, challenger.run_id, challenger.experiment_id
-        )
-        return self.hand_over(context, lake, evaluation)
+__all__ = ["PromoteModelOperator", "RollbackModelOperator"]
 
 
 class PromoteModelOperator(RegistryOperator):
@@ -94,6 +28,9 @@ class PromoteModelOperator(RegistryOperator):
     superseded``. Being held or rejected is an ordinary outcome: the decision is in the returned record.
 
     :param evaluation: the output of an ``EvaluateModelOperator``, or an evaluation's record id.
+    :param gate_report: the output of a ``CheckGatesOperator`` for this evaluation, whose gates about evidence
+        and time are asked once more. Empty: what the evaluation deferred (a smoke test, an approval) is
+        asked now.
     :param alias: the alias to move.
     :param on_held: what a decision other than ``promoted`` does to the task: ``succeed``, ``skip`` (it and
         what follows) or ``fail`` (without retries).
@@ -110,23 +47,26 @@ class PromoteModelOperator(RegistryOperator):
     """
 
     required = ("evaluation", "alias", "on_held")
-    template_fields = (*RegistryOperator.template_fields, "evaluation", "alias", "on_held")
+    template_fields = (*RegistryOperator.template_fields, "evaluation", "gate_report", "alias", "on_held")
     operator_extra_links = (EvidenceLink(), MlflowModelVersionLink())
 
     def __init__(
         self,
         *,
         evaluation: Any,
+        gate_report: Any = None,
         alias: str = "champion",
         on_held: Literal["succeed", "skip", "fail"] = "succeed",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.evaluation = evaluation
+        self.gate_report = gate_report
         self.alias = alias
         self.on_held = on_held
 
     def perform(self, context: Context) -> dict[str, Any]:
+        from airflow_provider_xops.evaluation.gates import ask_deferred
         from airflow_provider_xops.registry.loading import get_model
         from airflow_provider_xops.registry.promote import promote
 
@@ -134,17 +74,21 @@ class PromoteModelOperator(RegistryOperator):
         lake, registry = self.lake(), self.registry()
         evaluation = self.record(lake, self.evaluation, Evaluation, argument="evaluation")
         challenger = evaluation.model
+        model = get_model(lake, challenger.name, challenger.version, created_at_ms=challenger.created_at_ms)
+        given = None
+        if not is_empty(self.gate_report):
+            given = self.record(lake, self.gate_report, GateReport, argument="gate_report")
+        actor, as_of = actor_of(context), now()
         result = promote(
             lake,
             registry,
-            model=get_model(
-                lake, challenger.name, challenger.version, created_at_ms=challenger.created_at_ms
-            ),
+            model=model,
             alias=self.alias,
             expected=evaluation.champion.version if evaluation.champion else None,
             evaluation=evaluation,
-            actor=actor_of(context),
-            as_of=now(),
+            gate_report=ask_deferred(lake, model, evaluation, given, actor=actor, as_of=as_of),
+            actor=actor,
+            as_of=as_of,
         )
         decision = result.decision
         self.link_model(registry, challenger.name, challenger.version)

@@ -41,6 +41,7 @@ __all__ = [
     "freshness",
     "open_freshness_incidents",
     "open_missing_incidents",
+    "partition_time",
     "volume",
 ]
 

@@ -6,6 +6,11 @@ compare-and-set: of any number of promoters that saw the same champion, one prom
 
 A killed attempt that runs again with the same key finds its own decision and finishes applying it.
 
+**Gates.** What counts is what the evidence holds of the evaluation, not what the caller hands over. Gates
+that the evaluation has deferred (it had no evidence for them yet) must be answered by a gate report of the
+same model and evaluation, whose own gates are proved by its digest. One answer that is missing, or has no
+figure, holds the promotion.
+
 What it does not do: it trains, evaluates and asks nobody. It cannot know rows that reached the holdout
 through another table; the leak check compares selections of the same table.
 """
@@ -13,8 +18,7 @@ through another table; the leak check compares selections of the same table.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,23 +27,30 @@ from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.pins import pin
 from airflow_provider_xops.records import (
     Actor,
+    Approval,
     Evaluation,
+    GateReport,
     ModelVersion,
-    Outcome,
     PromotionDecision,
     PromotionOutcome,
 )
 from airflow_provider_xops.registry import ledger
+from airflow_provider_xops.registry._gate_answers import judge_answers
 from airflow_provider_xops.registry.apply import apply_decision
+from airflow_provider_xops.registry.approvals import standing_of, words_on
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.leaks import leak_of
 from airflow_provider_xops.registry.ledger import Draft, LedgerState
 from airflow_provider_xops.registry.loading import model_of
 from airflow_provider_xops.registry.models import created_ms
+from airflow_provider_xops.registry.recorded import recorded
 
 __all__ = ["PromotionResult", "promote"]
 
 log = logging.getLogger(__name__)
+
+# How the reason of a decision begins that people's refusals have held.
+REFUSED = "refused: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +70,7 @@ def promote(
     alias: str = "champion",
     expected: int | None,
     evaluation: Evaluation | None,
+    gate_report: GateReport | None = None,
     actor: Actor,
     as_of: datetime,
 ) -> PromotionResult:
@@ -66,9 +78,13 @@ def promote(
 
     :param expected: the champion's version when the evaluation was made (None: there was none).
     :param evaluation: gates and figures of this very model; None, or one without gates, promotes nothing.
+        What the evidence holds of it is judged.
+    :param gate_report: the answers to gates that the evaluation deferred (and perhaps to more of them).
     :returns: ``promoted``, ``rejected`` (a gate failed) or ``held``; the reason says which of *superseded*,
-        *leak*, *blocked*, *no gates*, *not measured*, *ledger mismatch* it was.
-    :raises ArgumentError: the evaluation is of another model (``argument.evaluation``).
+        *leak*, *blocked*, *no gates*, *not measured*, *refused*, *other files*, *ledger mismatch* it was.
+    :raises ArgumentError: the evaluation is of another model or not in the evidence
+        (``argument.evaluation``), or the gate report is of another model or evaluation, or not in the
+        evidence (``argument.gate_report``).
     :raises NotFoundError: the version is not in MLflow. :raises RegistryError: ``registry.model_recreated``.
     :raises UnavailableError: MLflow or the storage did not answer; nothing half-done needs anything but a
         retry.
@@ -79,13 +95,22 @@ def promote(
             code="argument.evaluation",
             todo="pass the evaluation of the model that is to be promoted",
         )
+    if evaluation is not None:
+        evaluation = recorded(lake, evaluation, argument="evaluation")
+    if gate_report is not None:
+        _check_report(gate_report, model, evaluation)
+        gate_report = recorded(lake, gate_report, argument="gate_report")
     # Before anything is decided: is MLflow there, and does it have this version?
     check_version(client, model.name, model.version, model.created_at_ms)
     seen_alias = client.alias_target(model.name, alias)
     champions = _Champions(lake)
+    evidence = _evidence(model, evaluation, gate_report)
+
+    def refusals() -> tuple[Approval, ...]:
+        return standing_of(words_on(lake, model), as_of=as_of).refusals
 
     def decide(now: LedgerState) -> Draft | PromotionDecision:
-        earlier = _same_decision(now, model, evaluation, actor)
+        earlier = _same_decision(now, model, evaluation, evidence, actor, refusals)
         if earlier is not None:
             return earlier
         outcome, reason = judge(
@@ -93,8 +118,11 @@ def promote(
             model=model,
             expected=expected,
             evaluation=evaluation,
+            gate_report=gate_report,
             champion=champions.of(now),
             alias_target=lambda: _moved_by_hand(client, now, alias, seen_alias),
+            refusals=refusals,
+            other_files=lambda: _other_files(lake, model),
         )
         return Draft(
             outcome=outcome,
@@ -104,11 +132,9 @@ def promote(
             to_version=model.version,
             to_created_at_ms=model.created_at_ms,
             artifact_digest=model.artifact_digest,
-            evidence=_evidence(model, evaluation),
+            evidence=evidence,
         )
 
-    if evaluation is not None:
-        lake.evidence.put(evaluation)
     decision, written = ledger.append(lake, model.name, alias, decide, actor=actor, as_of=as_of)
     if decision.outcome is not PromotionOutcome.PROMOTED:
         return PromotionResult(decision=decision, applied=False, reused=not written)
@@ -127,11 +153,16 @@ def judge(
     evaluation: Evaluation | None,
     champion: ModelVersion | None,
     alias_target: Callable[[], int | None],
+    gate_report: GateReport | None = None,
+    refusals: Callable[[], Sequence[Approval]] = tuple,
+    other_files: Callable[[], str] = str,
 ) -> tuple[PromotionOutcome, str]:
-    """What the ledger's state and the evaluation say about a candidate; pure but for ``alias_target``.
+    """What the ledger's state and the evaluation say about a candidate; pure but for the functions.
 
     :param champion: the record of the present champion, None if there is none or it is unknown to the lake.
     :param alias_target: gives the version that somebody moved the alias to by hand, else None.
+    :param refusals: gives the refusals of this version that stand.
+    :param other_files: gives the digest of other files that were recorded as this version, else nothing.
     """
     held = PromotionOutcome.HELD
     current = now.current
@@ -144,7 +175,7 @@ def judge(
         return held, f"already champion: v{model.version} since entry {current.sequence}"
     if expected != now.current_version:
         return held, f"superseded: decided against {_v(expected)}, the champion is {_v(now.current_version)}"
-    if evaluation is None or not evaluation.gates:
+    if evaluation is None or not (evaluation.gates or evaluation.deferred_gates or gate_report is not None):
         return held, "no gates: nothing says when this model is good enough"
     compared = evaluation.champion.version if evaluation.champion else None
     if compared != now.current_version or (
@@ -162,7 +193,22 @@ def judge(
     moved_to = alias_target()
     if moved_to is not None:
         return held, _mismatch(moved_to, now)
-    return _gates(evaluation, model)
+    outcome, reason = judge_answers(evaluation, gate_report)
+    if outcome is not PromotionOutcome.PROMOTED:
+        return outcome, reason
+    refused = refusals()
+    if refused:
+        return held, _refused_by(refused)
+    others = other_files()
+    if others:
+        return held, (
+            f"other files: v{model.version} was recorded with files of digest {others[:12]}... too, and"
+            " nothing tells which of them were evaluated and approved; register these as another version"
+        )
+    unknown = (
+        "" if model.training is not None else "; its training data are unknown, so a leak cannot be excluded"
+    )
+    return outcome, f"{reason}{unknown}"
 
 
 def check_version(client: RegistryClient, name: str, version: int, created_at_ms: int | None) -> None:
@@ -179,6 +225,10 @@ def check_version(client: RegistryClient, name: str, version: int, created_at_ms
             " the model and made another of the same name, whose versions count from 1 again",
             todo="train and register the model again, or adopt the version that is there",
         )
+
+
+def _refused_by(words: Sequence[Approval]) -> str:
+    return REFUSED + "; ".join(f"by {word.person} ({word.reason})" for word in words)
 
 
 class _Champions:
@@ -206,20 +256,70 @@ class _Champions:
 
 
 def _same_decision(
-    now: LedgerState, model: ModelVersion, evaluation: Evaluation | None, actor: Actor
+    now: LedgerState,
+    model: ModelVersion,
+    evaluation: Evaluation | None,
+    evidence: tuple[str, ...],
+    actor: Actor,
+    refusals: Callable[[], Sequence[Approval]],
 ) -> PromotionDecision | None:
-    """What this piece of work has decided before about this model on this evidence."""
+    """What this piece of work has decided before about this model on this evidence.
+
+    A retry asks the deferred gates again, and gets other figures (an age, a latency) in another report: its
+    own promotion is found by model and evaluation alone. What was held or rejected is decided again when the
+    answers are others, or the refusals that held it.
+    """
+    basis = _evidence(model, evaluation, None)
     outcomes = (PromotionOutcome.PROMOTED, PromotionOutcome.HELD, PromotionOutcome.REJECTED)
     for entry in now.by_key(actor.idempotency_key, *outcomes):
         same = (entry.to_version, entry.to_created_at_ms) == (model.version, model.created_at_ms)
-        if same and entry.evidence == _evidence(model, evaluation):
+        promoted = entry.outcome is PromotionOutcome.PROMOTED
+        known = (entry.evidence[:2] if promoted else entry.evidence) == (basis if promoted else evidence)
+        if same and known and entry.reason.startswith(REFUSED):
+            known = entry.reason == _refused_by(refusals())
+        if same and known:
             log.info("This work has decided before: entry %d, %s.", entry.sequence, entry.outcome)
             return entry
     return None
 
 
-def _evidence(model: ModelVersion, evaluation: Evaluation | None) -> tuple[str, ...]:
-    return (model.record_id,) if evaluation is None else (model.record_id, evaluation.record_id)
+def _evidence(
+    model: ModelVersion, evaluation: Evaluation | None, gate_report: GateReport | None
+) -> tuple[str, ...]:
+    records = (model, evaluation, gate_report)
+    return tuple(record.record_id for record in records if record is not None)
+
+
+def _other_files(lake: Lake, model: ModelVersion) -> str:
+    """The digest of other files that were recorded as this version; empty if there are none.
+
+    An evaluation or an approval names a version, not its files. Training registers each version once, but
+    whoever changes a version's files in MLflow can adopt it again.
+    """
+    if model.origin == "trained":
+        return ""
+    return next(
+        (
+            each.artifact_digest
+            for each in lake.evidence.all(ModelVersion.kind)
+            if isinstance(each, ModelVersion)
+            and (each.name, each.version) == (model.name, model.version)
+            and each.created_at_ms == model.created_at_ms
+            and each.artifact_digest != model.artifact_digest
+        ),
+        "",
+    )
+
+
+def _check_report(report: GateReport, model: ModelVersion, evaluation: Evaluation | None) -> None:
+    of = evaluation.record_id if evaluation is not None else None
+    if report.model != model.ref or report.evaluation != of or of is None:
+        raise ArgumentError(
+            f"the gate report is of {report.model} and evaluation {report.evaluation}, asked about are"
+            f" {model.ref} and evaluation {of}",
+            code="argument.gate_report",
+            todo="pass the report that was made of this evaluation",
+        )
 
 
 def _moved_by_hand(client: RegistryClient, now: LedgerState, alias: str, seen: int | None) -> int | None:
@@ -229,28 +329,6 @@ def _moved_by_hand(client: RegistryClient, now: LedgerState, alias: str, seen: i
     # The alias was read before the ledger: another promoter may have been between the two.
     target = client.alias_target(now.model, alias)
     return None if target in (None, now.current_version) else target
-
-
-def _gates(evaluation: Evaluation, model: ModelVersion) -> tuple[PromotionOutcome, str]:
-    failed = [gate for gate in evaluation.gates if gate.outcome is Outcome.FAILED]
-    if failed:
-        return PromotionOutcome.REJECTED, "gate: " + "; ".join(
-            f"{gate.gate} failed ({gate.message})" for gate in failed
-        )
-    unmeasured = [
-        gate
-        for gate in evaluation.gates
-        if gate.outcome is not Outcome.PASSED or gate.observed is None or not math.isfinite(gate.observed)
-    ]
-    if unmeasured:
-        names = "; ".join(
-            f"{gate.gate} {gate.outcome} ({gate.message or 'no figure'})" for gate in unmeasured
-        )
-        return PromotionOutcome.HELD, f"not measured: {names}"
-    unknown = (
-        "" if model.training is not None else "; its training data are unknown, so a leak cannot be excluded"
-    )
-    return PromotionOutcome.PROMOTED, f"all {len(evaluation.gates)} gates passed{unknown}"
 
 
 def _mismatch(moved_to: int, now: LedgerState) -> str:

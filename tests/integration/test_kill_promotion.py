@@ -19,14 +19,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_xops.lake.lake import Lake, open_lake
-from airflow_provider_xops.registry import ledger
+from airflow_provider_xops.registry import ledger, models
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.loading import get_model, load_model
 from airflow_provider_xops.registry.promote import promote
 from airflow_provider_xops.registry.reconcile import reconcile
 from airflow_provider_xops.settings import LakeSettings, MlflowSettings
 from tests.integration import registry_steps
-from tests.unit.registry.builders import AS_OF, an_actor, an_evaluation
+from tests.unit.registry.builders import AS_OF, a_recorded_evaluation, an_actor
 
 pytestmark = pytest.mark.server
 
@@ -46,7 +46,6 @@ def step_points() -> list[tuple[Any, str]]:
         "set_tag",
         "set_terminated",
         "create_logged_model",
-        "log_model_artifacts",
         "finalize_logged_model",
         "log_outputs",
         "create_registered_model",
@@ -54,7 +53,8 @@ def step_points() -> list[tuple[Any, str]]:
         "set_registered_model_alias",
         "set_model_version_tag",
     )
-    return [*((MlflowClient, name) for name in writing), (EvidenceStore, "put"), (ledger, "_commit")]
+    ours = [(models, "upload_files"), (EvidenceStore, "put"), (ledger, "_commit")]
+    return [*((MlflowClient, name) for name in writing), *ours]
 
 
 def kill_before(step: int, report: Path) -> None:
@@ -89,7 +89,7 @@ def attempt(work: str, url: str, lake_uri: str, name: str, fence: int) -> None:
         client,
         model=model,
         expected=1,
-        evaluation=an_evaluation(model, champion),
+        evaluation=a_recorded_evaluation(lake, model, champion),
         actor=an_actor("promotion", fence=fence),
         as_of=AS_OF,
     )
@@ -181,7 +181,7 @@ def two_versions(client: RegistryClient, lake: Lake) -> str:
         client,
         model=first,
         expected=None,
-        evaluation=an_evaluation(first),
+        evaluation=a_recorded_evaluation(lake, first),
         actor=an_actor("first"),
         as_of=AS_OF,
     )
@@ -259,7 +259,7 @@ def test_a_training_killed_before_any_step_registers_one_version_and_leaves_noth
     status, steps = attempts.run("register", undisturbed)
     expected = outcome_of_registration(client, lake, undisturbed)
     assert status == 0
-    assert {"create_run", "log_model_artifacts", "create_model_version", "set_terminated"} <= set(steps)
+    assert {"create_run", "upload_files", "create_model_version", "set_terminated"} <= set(steps)
     assert expected["versions"] == [1]
 
     for step in range(len(steps)):

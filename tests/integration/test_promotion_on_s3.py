@@ -17,7 +17,7 @@ from airflow_provider_xops.registry.loading import load_model, resolve_model
 from airflow_provider_xops.registry.promote import promote
 from tests import servers
 from tests.integration.registry_steps import fitted, frame, fresh_name, train
-from tests.unit.registry.builders import AS_OF, an_actor, an_evaluation
+from tests.unit.registry.builders import AS_OF, a_recorded_evaluation, an_actor
 
 pytestmark = pytest.mark.server
 
@@ -64,7 +64,7 @@ def test_models_are_promoted_and_the_champion_loads_from_s3(
             client,
             model=model,
             expected=champion.version if champion else None,
-            evaluation=an_evaluation(model, champion),
+            evaluation=a_recorded_evaluation(lake, model, champion),
             actor=an_actor(f"promote {model.version}, {champion is None}"),
             as_of=AS_OF,
         )

@@ -19,7 +19,7 @@ from airflow_provider_xops.registry.loading import get_model
 from airflow_provider_xops.registry.promote import promote
 from airflow_provider_xops.settings import LakeSettings, MlflowSettings
 from tests.integration.registry_steps import bare_version, fresh_name
-from tests.unit.registry.builders import AS_OF, an_actor, an_evaluation
+from tests.unit.registry.builders import AS_OF, a_recorded_evaluation, an_actor
 
 pytestmark = pytest.mark.server
 
@@ -36,7 +36,8 @@ def promoter(pipe: Connection, start: Barrier, url: str, lake_uri: str) -> None:
         name, version, expected = order
         model = get_model(lake, name, version)
         champion = get_model(lake, name, expected) if expected else None
-        evaluation, actor = an_evaluation(model, champion), an_actor(f"promote {version}", fence=version)
+        evaluation = a_recorded_evaluation(lake, model, champion)
+        actor = an_actor(f"promote {version}", fence=version)
         start.wait(120)
         try:
             result = promote(

@@ -43,7 +43,7 @@ from tests.integration.registry_steps import (
     fresh_name,
     train,
 )
-from tests.unit.registry.builders import AS_OF, an_actor, an_evaluation
+from tests.unit.registry.builders import AS_OF, a_recorded_evaluation, an_actor
 
 pytestmark = pytest.mark.server
 
@@ -81,7 +81,7 @@ def promoted(
         client,
         model=model,
         expected=champion.version if champion else None,
-        evaluation=an_evaluation(model, champion),
+        evaluation=a_recorded_evaluation(lake, model, champion),
         actor=an_actor(key or f"promote {model.version}"),
         as_of=AS_OF,
     )
@@ -707,7 +707,7 @@ def test_a_training_that_ran_elsewhere_is_recorded_once_and_gated_like_any_other
     assert (model.origin, model.version, model.metrics) == ("external", 1, {"roc_auc": 0.7})
     assert load_model(client, lake, model).predict(frame()[0]).shape == (60,)
     assert {str(pin.dataset) for pin in pins(lake, "flights")} == {str(model.training.dataset)}
-    leaking = an_evaluation(model, on=model.training)
+    leaking = a_recorded_evaluation(lake, model, on=model.training)
     held = promote(
         lake, client, model=model, expected=None, evaluation=leaking, actor=an_actor("p"), as_of=AS_OF
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import (
     Actor,
     DatasetRef,
@@ -70,6 +71,13 @@ def a_model(
         "metrics": {"roc_auc": 0.9},
     }
     return ModelVersion(**(values | changes))
+
+
+def a_recorded_evaluation(lake: Lake, model: ModelVersion, *args: Any, **kwargs: Any) -> Evaluation:
+    """As :func:`an_evaluation`, and in the lake's evidence, which is what promotion reads."""
+    made = an_evaluation(model, *args, **kwargs)
+    lake.evidence.put(made)
+    return made
 
 
 def an_evaluation(

@@ -355,6 +355,13 @@ def test_an_alias_older_than_the_ledger_is_to_be_adopted() -> None:
     assert "adopt it first" in reason
 
 
+def test_a_version_recorded_with_other_files_too_is_held() -> None:
+    outcome, reason = decide(state(), a_model(origin="adopted"), other_files=lambda: "f" * 64)
+
+    assert outcome is HELD
+    assert reason.startswith("other files: v1 was recorded with files of digest ffffffffffff... too")
+
+
 def test_unknown_training_data_are_named_in_the_reason() -> None:
     model = a_model(training=None, origin="adopted")
 
