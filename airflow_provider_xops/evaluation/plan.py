@@ -16,6 +16,7 @@ from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.training.metrics import METRICS
 
 __all__ = [
+    "BY_PARTITION",
     "CostPlan",
     "EvaluationPlan",
     "ExplanationPlan",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 CODE = "argument.plan"
+# What ``cluster`` says for: the partition of each row.
+BY_PARTITION = "__partition__"
 
 
 class _Strict:
@@ -79,6 +82,7 @@ class SlicePlan(_Strict):
     :param find: also search for weak slices, over the model's features and ``columns``.
     :param max_conditions: of a found slice, 1 or 2. :param min_rows: minimum support.
     :param limit: how many found slices are kept, the worst first.
+    :param metric: what is shown of each slice; None: log loss, accuracy (without probabilities) or mae.
     """
 
     named: tuple[NamedSlice, ...] = ()
@@ -88,6 +92,22 @@ class SlicePlan(_Strict):
     max_conditions: int = 2
     min_rows: int = 100
     limit: int = 10
+    metric: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_conditions not in (1, 2):
+            raise _refused(f"slices of {self.max_conditions} conditions", "give max_conditions 1 or 2")
+        if self.min_rows < 2 or self.limit < 1:
+            raise _refused("slices need a minimum support of 2 rows and a limit of 1 or more", "correct them")
+        if self.metric is not None:
+            _known_metric(self.metric)
+        names = [each.name for each in dict.fromkeys(self.named)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise _refused(
+                f"two slices with other conditions are both named {', '.join(twice)}",
+                "name them apart: gates and reports go by the name",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +125,10 @@ class FairnessPlan(_Strict):
     intersections: bool = False
     positive: str | float | None = None
     min_rows: int = 50
+
+    def __post_init__(self) -> None:
+        if not self.attributes or self.min_rows < 1:
+            raise _refused("fairness needs attributes and a min_rows of 1 or more", "name a column")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +151,15 @@ class RobustnessPlan(_Strict):
     repeats: int = 3
     max_rows: int | None = 10_000
 
+    def __post_init__(self) -> None:
+        levels = bool(self.levels) and all(0 < level < float("inf") for level in self.levels)
+        sizes = self.repeats >= 1 and (self.max_rows is None or self.max_rows >= 1)
+        if not (self.perturbations and levels and sizes):
+            raise _refused(
+                "robustness needs perturbations, levels above 0, and repeats and max_rows of 1 or more",
+                "give for example levels: [0.1, 0.2]",
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExplanationPlan(_Strict):
@@ -141,6 +174,10 @@ class ExplanationPlan(_Strict):
     shap_rows: int = 200
     background: int = 100
 
+    def __post_init__(self) -> None:
+        if min(self.repeats, self.max_rows, self.shap_rows, self.background) < 1:
+            raise _refused("an explanation needs 1 or more repeats and rows of each kind", "correct them")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LearningCurvePlan(_Strict):
@@ -148,6 +185,13 @@ class LearningCurvePlan(_Strict):
 
     shares: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0)
     repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.shares or not all(0 < share <= 1 for share in self.shares) or self.repeats < 1:
+            raise _refused(
+                "a learning curve needs shares above 0 and at most 1, and 1 or more repeats",
+                "give for example shares: [0.1, 0.5, 1.0]",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +201,11 @@ class CostPlan(_Strict):
     false_positive: float
     false_negative: float
 
+    def __post_init__(self) -> None:
+        costs = (self.false_positive, self.false_negative)
+        if not all(0 <= cost < float("inf") for cost in costs) or not any(costs):
+            raise _refused("costs are numbers of 0 or more, and one of them is above 0", "correct costs")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RankingPlan(_Strict):
@@ -164,6 +213,10 @@ class RankingPlan(_Strict):
 
     group: str
     at: tuple[int, ...] = (10,)
+
+    def __post_init__(self) -> None:
+        if not self.at or min(self.at) < 1:
+            raise _refused("ranking.at needs depths of 1 or more", "give for example at: [5, 10]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +230,10 @@ class SkewPlan(_Strict):
     table: str | None = None
     partitions: int = 7
     threshold: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.partitions < 1 or not 0 <= self.threshold < float("inf"):
+            raise _refused("skew needs 1 or more partitions and a threshold of 0 or more", "correct them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +274,8 @@ class EvaluationPlan(_Strict):
             raise _refused(f"{self.resamples} resamples are too few for an interval", "give 100 or more")
         if self.candidates < 1:
             raise _refused(f"{self.candidates} candidates", "give 1 or more")
+        if self.calibration_bins < 2:
+            raise _refused(f"{self.calibration_bins} calibration bins", "give 2 or more")
         for metric in self.metrics or ():
             _known_metric(metric)
 
