@@ -17,7 +17,9 @@ from airflow_provider_xops.version_compat import BaseOperatorLink, conf
 __all__ = [
     "ControlChartsLink",
     "DataDocsLink",
+    "EvaluationReportLink",
     "EvidenceLink",
+    "ModelCardLink",
     "ProfileLink",
     "QuarantineReportLink",
     "ReportLink",
@@ -78,6 +80,18 @@ class ControlChartsLink(ReportLink):
     """To the page of the control charts: signals in words, charts, limits."""
 
     name = "Control charts"
+
+
+class EvaluationReportLink(ReportLink):
+    """To the evaluation's page: figures with intervals, tests, slices, gates."""
+
+    name = "Evaluation report"
+
+
+class ModelCardLink(ReportLink):
+    """To the card of the model version."""
+
+    name = "Model card"
 
 
 def _page(operator: Any, uri: str | None, folder: str) -> str:

@@ -1,4 +1,4 @@
-"""Read-only pages over a lake: its validation reports and evidence records.
+"""Read-only pages over a lake: its reports, model cards and evidence records.
 
 For the links on Airflow's task pages: a browser cannot open ``file://`` or ``s3://``, and has no right to.
 Only what lies under the lake's reports and evidence is served, only to those whom Airflow's auth manager lets
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
+    ".md": "text/plain; charset=utf-8",  # a browser shows it as it is
     ".yaml": "text/plain; charset=utf-8",
 }
 # A report is data that somebody else wrote: it may style itself, and nothing else.
@@ -51,7 +52,7 @@ def create_app() -> FastAPI:
 
     @app.get("/lakes/{conn_id}/reports/{path:path}")
     def report(conn_id: str, path: str) -> Response:
-        """A report: its page, the result behind it as JSON, or a suggested suite as YAML."""
+        """A report: its page, the result behind it as JSON, a suggested suite as YAML, a card as Markdown."""
         suffix = posixpath.splitext(path)[1]
         if suffix not in MEDIA_TYPES or posixpath.normpath(path) != path or path.startswith(("/", "..")):
             raise HTTPException(404, "there is no such report")

@@ -9,7 +9,9 @@ import pytest
 from airflow_provider_xops.links.evidence import (
     ControlChartsLink,
     DataDocsLink,
+    EvaluationReportLink,
     EvidenceLink,
+    ModelCardLink,
     ProfileLink,
     QuarantineReportLink,
     ValidationReportLink,
@@ -26,6 +28,8 @@ LINKS = [
     QuarantineReportLink,
     ProfileLink,
     ControlChartsLink,
+    EvaluationReportLink,
+    ModelCardLink,
     MlflowRunLink,
     MlflowModelVersionLink,
 ]
@@ -44,6 +48,8 @@ def test_names_and_keys_are_distinct() -> None:
         "Quarantine report",
         "Profile",
         "Control charts",
+        "Evaluation report",
+        "Model card",
         "MLflow run",
         "MLflow model version",
     }

@@ -66,6 +66,16 @@ def test_a_report_is_served_and_can_run_nothing(get: Callable[[str], Any], lake:
     assert policy.startswith("sandbox; default-src 'none'")
 
 
+def test_a_card_as_markdown_is_served_as_text(get: Callable[[str], Any], lake: Lake) -> None:
+    lake.evidence.put_report("cards/abc.md", "# late v1 <b>é</b>".encode(), content_type="text/markdown")
+
+    answer = get("my_lake/reports/cards/abc.md")
+
+    assert (answer.status_code, answer.text) == (200, "# late v1 <b>é</b>")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
 def test_a_record_is_served_as_json(get: Callable[[str], Any], lake: Lake, actor: Actor) -> None:
     put(lake, "daily", segment("all", "f", {"id": [1]}))
     record = pin(
