@@ -24,7 +24,7 @@ from airflow_provider_xops.registry.artifacts import artifact_digest, download
 from airflow_provider_xops.registry.client import RegistryClient, quiet_mlflow
 from airflow_provider_xops.registry.models import known_version
 
-__all__ = ["get_model", "load_model", "model_of", "resolve_model"]
+__all__ = ["get_model", "load_model", "model_of", "recorded_version", "resolve_model"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def load_model(client: RegistryClient, lake: Lake, model: ModelVersion) -> Any:
         that were not trusted when it was made), ``model.load_failed`` (a library is missing or another
         version).
     """
-    recorded = _recorded(lake, model)
+    recorded = recorded_version(lake, model)
     with tempfile.TemporaryDirectory(prefix="xops-model-") as folder:
         path = download(client, recorded.source_uri, Path(folder) / "model")
         found = artifact_digest(path)
@@ -111,8 +111,11 @@ def model_of(lake: Lake, decision: PromotionDecision) -> ModelVersion:
     return get_model(lake, name, version, created_at_ms=created_at_ms)
 
 
-def _recorded(lake: Lake, model: ModelVersion) -> ModelVersion:
-    """The record as the lake has it: what travelled between tasks may have been changed on the way."""
+def recorded_version(lake: Lake, model: ModelVersion) -> ModelVersion:
+    """The record as the lake has it: what travelled between tasks may have been changed on the way.
+
+    :raises ModelError: ``model.unknown``: the lake has no evidence of it.
+    """
     try:
         record = lake.evidence.get(ModelVersion.kind, model.record_id)
     except NotFoundError as error:
