@@ -61,6 +61,14 @@ class Record:
                     code="data.naive_timestamp",
                     todo="pass a timezone-aware UTC datetime",
                 )
+        for made in dataclasses.fields(self):
+            # 2 and 2.0 are one number but two texts: read back from JSON the record would have another id.
+            value = getattr(self, made.name)
+            if made.type in ("float", "float | None") and isinstance(value, int):
+                object.__setattr__(self, made.name, float(value))
+            elif made.type == "dict[str, float]":
+                plain = {key: float(each) for key, each in value.items()}
+                object.__setattr__(self, made.name, plain)
         identity = digest_of([self.kind, *(_plain(getattr(self, name)) for name in self.identity)])[:32]
         if self.record_id and self.record_id != identity:
             raise DataError(

@@ -210,7 +210,8 @@ class RobustnessFigure:
     """The metric when the input is disturbed: one point of a degradation curve.
 
     :param level: how strong, in the perturbation's own unit (share of cells, standard deviations).
-    :param loss: by how much worse than undisturbed (positive is worse).
+    :param loss: by how much worse than undisturbed (positive is worse); ``lower`` and ``upper`` are the ends
+        of its interval.
     """
 
     perturbation: str

@@ -181,8 +181,9 @@ class SmokeTest(Record):
     """
 
     kind: ClassVar[str] = "smoke_tests"
+    # The same end at another time is another fact: gates go by the newest.
     identity: ClassVar[tuple[str, ...]] = (
-        "model", "artifact_digest", "environment", "outcome", "settings_digest", "figures",
+        "model", "artifact_digest", "environment", "outcome", "settings_digest", "figures", "recorded_at",
     )  # fmt: skip
 
     model: ModelRef
@@ -204,13 +205,18 @@ class SmokeTest(Record):
 class Reproduction(Record):
     """A model version trained again from its record, and how far its predictions are from the original's.
 
-    :param max_difference: the largest absolute difference of a probability (or predicted number) over
-        ``rows`` holdout rows; ``labels_changed`` the rows whose predicted class is another.
+    :param max_difference: the largest difference of a probability (or predicted number) over ``rows`` holdout
+        rows, absolute up to 1, beyond that relative; ``labels_changed`` the rows whose predicted class is
+        another.
+    :param same_digest: whether the predictions are the same to the last bit.
     :param differences: what was not the same as at training: library versions, code version.
     """
 
     kind: ClassVar[str] = "reproductions"
-    identity: ClassVar[tuple[str, ...]] = ("model", "artifact_digest", "outcome", "tolerance", "environment")
+    # Done again later it is another fact: a gate asks how old the newest one is.
+    identity: ClassVar[tuple[str, ...]] = (
+        "model", "artifact_digest", "outcome", "tolerance", "environment", "recorded_at",
+    )  # fmt: skip
 
     model: ModelRef
     artifact_digest: str
@@ -267,13 +273,15 @@ class Approval(Record):
 class GateReport(Record):
     """A policy's answers about one model version, before it may enter the ledger.
 
-    :param policy: its name. :param policy_digest: of the gates it held.
+    :param policy: its name. :param policy_digest: of the gates it held, which are in ``gates`` as JSON.
+    :param results: the answers, in the order of ``gates``.
     :param evaluation: record id of the evaluation that was asked.
     :param consulted: ids of all records that the answers rest on.
     """
 
     kind: ClassVar[str] = "gate_reports"
-    identity: ClassVar[tuple[str, ...]] = ("model", "evaluation", "policy_digest", "results")
+    # Asked again later it is another fact, also with the same answers: the newest counts.
+    identity: ClassVar[tuple[str, ...]] = ("model", "evaluation", "policy_digest", "results", "recorded_at")
 
     model: ModelRef
     evaluation: str | None
@@ -281,6 +289,7 @@ class GateReport(Record):
     policy_digest: str
     outcome: Outcome
     results: tuple[GateResult, ...]
+    gates: tuple[dict[str, Any], ...] = ()
     consulted: tuple[str, ...] = ()
     report_uri: str | None = None
 

@@ -17,21 +17,28 @@ from typing import Any
 from airflow_provider_xops import __version__
 from airflow_provider_xops.commands import (
     adopt,
+    card,
     charts,
     evidence,
+    gates,
     lake,
     model,
     profile,
     project,
     quality,
     quarantine,
+    reproduce,
+    responsible,
 )
 from airflow_provider_xops.errors import XOpsError
 
 __all__ = ["main"]
 
 # One module a subject, in the order that --help shows.
-ROOMS = (lake, quality, quarantine, profile, charts, evidence, adopt, model, project)
+ROOMS = (
+    lake, quality, quarantine, profile, charts, evidence, adopt, model, gates, card, reproduce, responsible,
+    project,
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

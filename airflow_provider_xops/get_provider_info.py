@@ -56,6 +56,12 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_xops.triggers.dataset"],
             },
         ],
+        "task-decorators": [
+            {
+                "name": "train_model",
+                "class-name": "airflow_provider_xops.decorators.train_model.train_model_task",
+            },
+        ],
         "connection-types": [
             {
                 "connection-type": "xops_lake",
@@ -142,7 +148,9 @@ def get_provider_info() -> dict[str, Any]:
         "extra-links": [
             "airflow_provider_xops.links.evidence.ControlChartsLink",
             "airflow_provider_xops.links.evidence.DataDocsLink",
+            "airflow_provider_xops.links.evidence.EvaluationReportLink",
             "airflow_provider_xops.links.evidence.EvidenceLink",
+            "airflow_provider_xops.links.evidence.ModelCardLink",
             "airflow_provider_xops.links.evidence.ProfileLink",
             "airflow_provider_xops.links.evidence.QuarantineReportLink",
             "airflow_provider_xops.links.evidence.ValidationReportLink",

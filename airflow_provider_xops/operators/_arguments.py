@@ -10,7 +10,7 @@ import ast
 import contextlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_xops.errors import ArgumentError
@@ -101,7 +101,8 @@ def list_of(given: Any, *, argument: str) -> list[Any] | None:
             code="argument.list",
             todo="give a list, or the text of one",
         )
-    entries = list(found)
+    # By number: Airflow's lazy sequence of a mapped task's outputs logs an error when it is read to its end.
+    entries = [found[i] for i in range(len(found))] if isinstance(found, Sequence) else list(found)
     if any(is_empty(entry) for entry in entries):
         raise ArgumentError(
             f"an entry of {argument} is empty",

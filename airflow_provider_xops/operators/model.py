@@ -21,24 +21,30 @@ Each returns its record (small plain JSON) and puts the same into the asset even
 
 from __future__ import annotations
 
-from airflow_provider_xops.operators._promotion import (
-    EvaluateModelOperator,
-    PromoteModelOperator,
-    RollbackModelOperator,
-)
+from airflow_provider_xops.operators._card import WriteModelCardOperator
+from airflow_provider_xops.operators._evaluation import ChooseModelOperator, EvaluateModelOperator
+from airflow_provider_xops.operators._gates import CheckGatesOperator
+from airflow_provider_xops.operators._promotion import PromoteModelOperator, RollbackModelOperator
 from airflow_provider_xops.operators._scoring import ScoreDatasetOperator
+from airflow_provider_xops.operators._smoke import SmokeTestModelOperator
 from airflow_provider_xops.operators._training import (
     AdoptModelOperator,
     RecordTrainingOperator,
     TrainModelOperator,
 )
+from airflow_provider_xops.operators._tuning import TuneModelOperator
 
 __all__ = [
     "AdoptModelOperator",
+    "CheckGatesOperator",
+    "ChooseModelOperator",
     "EvaluateModelOperator",
     "PromoteModelOperator",
     "RecordTrainingOperator",
     "RollbackModelOperator",
     "ScoreDatasetOperator",
+    "SmokeTestModelOperator",
     "TrainModelOperator",
+    "TuneModelOperator",
+    "WriteModelCardOperator",
 ]

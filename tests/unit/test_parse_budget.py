@@ -27,6 +27,12 @@ HEAVY = (
     "scipy",
     "skops",
     "fsspec",
+    "optuna",
+    "fairlearn",
+    "shap",
+    "xgboost",
+    "lightgbm",
+    "matplotlib",
 )
 
 PROBE = """

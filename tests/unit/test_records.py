@@ -19,8 +19,11 @@ from airflow_provider_xops.records import (
     Actor,
     DatasetRef,
     DatasetVersion,
+    ModelRef,
+    Outcome,
     Pin,
     Record,
+    Reproduction,
     WriteMode,
     compact,
     digest_of,
@@ -215,3 +218,18 @@ def test_a_schema_is_published_for_known_kinds_only() -> None:
         json_schema("rows")
 
     assert caught.value.code == "data.record_kind"
+
+
+def test_a_whole_number_in_a_field_of_floats_keeps_the_record_readable() -> None:
+    written = Reproduction(
+        recorded_at=NOW,
+        produced_by=PRODUCER,
+        model=ModelRef(name="late", version=1, created_at_ms=1),
+        artifact_digest="d",
+        outcome=Outcome.PASSED,
+        tolerance=0,
+        rows=3,
+        max_difference=0,
+    )
+
+    assert Reproduction.from_json(json.loads(json.dumps(written.to_json()))) == written

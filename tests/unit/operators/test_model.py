@@ -25,7 +25,7 @@ from airflow_provider_xops.operators.model import (
     ScoreDatasetOperator,
     TrainModelOperator,
 )
-from airflow_provider_xops.records import DatasetVersion, ModelVersion, compact
+from airflow_provider_xops.records import DatasetVersion, ModelVersion, TuningStudy, compact
 from airflow_provider_xops.version_compat import (
     AirflowException,
     AirflowFailException,
@@ -344,6 +344,62 @@ def test_lists_and_mappings_of_a_training_may_be_text_that_a_template_rendered(t
     )
 
     assert trained["features"] == ["x"]
+
+
+def test_options_of_a_training_may_be_text_that_a_template_rendered(train: Any, lake: Lake) -> None:
+    options: list[dict[str, Any]] = [
+        {"class_weight": "balanced", "cross_validation": '{"kind": "k_fold", "folds": 2}'},
+        {"class_weight": "{'1': 2.5}", "task": "classification", "sample_weight": ""},
+        {"estimator": "sklearn.linear_model:SGDClassifier", "batch_rows": "16", "epochs": "2"},
+    ]
+    kept = []
+    for given in options:
+        record = lake.evidence.get(ModelVersion.kind, train(**given)["record_id"])
+        assert isinstance(record, ModelVersion)
+        kept.append({name: record.settings[name] for name in given if name in record.settings})
+    assert kept == [
+        {"class_weight": "balanced", "cross_validation": {"kind": "k_fold", "folds": 2, "seed": 0}},
+        {"class_weight": {"1": 2.5}, "task": "classification"},
+        {"estimator": "sklearn.linear_model:SGDClassifier", "batch_rows": 16, "epochs": 2},
+    ]
+
+
+def test_parameters_of_a_study_are_used_whoever_of_its_workers_gave_them(
+    train: Any, lake: Lake, days: list[DatasetVersion], make_actor: Any, as_of: datetime
+) -> None:
+    logistic = "sklearn.linear_model:LogisticRegression"
+
+    def worker(trials: int, best: float) -> dict[str, Any]:
+        study = TuningStudy(
+            recorded_at=as_of, produced_by=make_actor().producer, study="s", model_name="m",
+            dataset=days[-1].ref,
+            search={
+                "estimator": logistic, "target": "late", "params": {"max_iter": 50},
+                "split": {"kind": "time", "holdout_partitions": 1, "gap": 0},
+            }, search_digest="d",
+            metric="roc_auc", greater_is_better=True, trials={"complete": trials}, best_value=0.9,
+            best_params={"C": best}, best_trial=0,
+        )  # fmt: skip
+        lake.evidence.put(study)
+        return compact(study)
+
+    records = [worker(2, 0.5), worker(7, 3.0)]
+    trained = train(tuning=records)
+    record = lake.evidence.get(ModelVersion.kind, trained["record_id"])
+    assert isinstance(record, ModelVersion)
+    assert record.settings["params"] == {"C": 3.0, "max_iter": 50}
+    assert record.tuning == record.settings["tuning"] == records[1]["record_id"]
+    assert train(tuning=records[1])["version"] == trained["version"]
+    # a template makes text of the list
+    assert train(tuning=str(records))["version"] == trained["version"]
+    for nothing in ("", "None", []):
+        with pytest.raises(AirflowFailException, match=r"argument\.empty"):
+            train(tuning=nothing)
+
+
+def test_no_epochs_are_refused_and_not_taken_for_one(train: Any) -> None:
+    with pytest.raises(AirflowFailException, match=r"argument\.batch_rows"):
+        train(estimator="sklearn.linear_model:SGDClassifier", batch_rows=16, epochs=0)
 
 
 def test_training_record_that_does_not_fit_is_a_typed_error(make_context: MakeContext) -> None:
