@@ -123,13 +123,13 @@ def test_the_loop_from_files_to_a_rollback(
     (profile,) = [found for found in lake.evidence.all("profiles") if isinstance(found, DatasetProfile)]
     assert profile.rows == sum(_rows(flights, day) for day in HISTORY)
     assert set(play("flights_scoring", day=HISTORY[-1]).values()) == {"skipped"}, "there is no champion yet"
-    assert set(play("flights_training", candidate="gradient_boosting").values()) == {"success"}
+    assert set(play("flights_training", candidates=["gradient_boosting"]).values()) == {"success"}
     first = current(lake, MODEL, "champion")
     assert first is not None
     assert first.outcome is PromotionOutcome.PROMOTED
 
     # a challenger meets it, on the same rows
-    play("flights_training", candidate="baseline")
+    play("flights_training", candidates=["baseline"])
     models = [m for m in lake.evidence.all("models") if isinstance(m, ModelVersion)]
     weaker, challenger = sorted(models, key=lambda m: m.version)
     assert weaker.version == first.to_version
@@ -196,7 +196,7 @@ def test_scoring_the_same_day_twice_adds_nothing(
     lake: Lake, flights: Path, play: Callable[..., dict[str, str]]
 ) -> None:
     play("flights_dataops", day=f"{HISTORY[0]}..{HISTORY[-1]}")
-    play("flights_training", candidate="baseline")
+    play("flights_training", candidates=["baseline"])
     play("flights_scoring", day=HISTORY[0])
     once = head(lake, "flight_predictions")
 

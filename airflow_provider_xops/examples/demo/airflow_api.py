@@ -97,10 +97,11 @@ class AirflowApi:
         """Clear all tasks of a run."""
         self.call("POST", f"{_run_path(dag_id, run_id)}/clear", {"dry_run": False, "only_failed": False})
 
-    def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        """What a task returned."""
+    def xcom(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Any:
+        """What a task returned; of a mapped one the instance ``map_index``."""
         path = (
-            f"{_run_path(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/return_value?deserialize=true"
+            f"{_run_path(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/return_value"
+            f"?deserialize=true&map_index={map_index}"
         )
         return self.call("GET", path)["value"]
 

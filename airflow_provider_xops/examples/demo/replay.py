@@ -88,14 +88,14 @@ class Replay:
         self._run(
             "flights_training",
             "first-champion",
-            {"window": f"{first}..{last}", "candidate": "baseline"},
+            {"window": f"{first}..{last}", "candidates": ["baseline"]},
             label="first champion",
         )
         for day in days_between(*self.story.week):
             self._day(day)
             if day == self.story.retrain_after:
-                conf = {"window": f"{first}..{day}", "candidate": "gradient_boosting"}
-                self._run("flights_training", f"retrain-{day}", conf, label="challenger meets champion")
+                conf = {"window": f"{first}..{day}", "candidates": ["baseline", "gradient_boosting"]}
+                self._run("flights_training", f"retrain-{day}", conf, label="challengers meet champion")
         for day in days_between(*self.story.week):
             self._scored(day)
 
@@ -285,9 +285,12 @@ class Replay:
         if task["state"] != "success":
             return ""
         try:
-            value = self.api.xcom(dag_id, run_id, task["task_id"])
+            value = self.api.xcom(dag_id, run_id, task["task_id"], task["map_index"])
         except XOpsError:
             return ""
+        if isinstance(value, dict) and value.get("kind") == "evaluations":
+            # Too long to be handed over whole: the comparisons are in the lake.
+            value = self.lake.evidence.get("evaluations", value["record_id"]).to_json()
         return _figures_of(value) if isinstance(value, dict) else ""
 
 
@@ -322,14 +325,35 @@ def _figures_of(value: dict[str, Any]) -> str:
             f", holdout AUC {metrics['roc_auc']:.4f}" if "roc_auc" in metrics else ""
         )
     if kind == "evaluations":
-        champion = value["champion_metrics"].get("roc_auc")
-        against = f" against the champion's {champion:.4f}" if champion is not None else ", no champion yet"
-        return (
-            f"AUC {value['metrics']['roc_auc']:.4f}{against} on the same {value['selection']['rows']:,} rows"
-        )
+        return _evaluation_figures(value)
+    if kind == "smoke_tests":
+        latency = value["figures"].get("latency_p95_ms")
+        return str(value["outcome"]) + (f", 95 % of requests within {latency:.0f} ms" if latency else "")
+    if kind == "gate_reports":
+        results = value["results"]
+        passed = sum(gate["outcome"] == "passed" for gate in results) if isinstance(results, list) else None
+        return f"{value['outcome']}: {passed} of {len(results)} gates passed" if passed is not None else ""
+    if kind == "model_cards":
+        return f"card of {value['model']['name']} v{value['model']['version']}"
     if kind == "decisions":
         return f"{value['outcome']}: {value['model']} v{value['to_version']} ({value['reason']})"
     return ""
+
+
+def _evaluation_figures(value: dict[str, Any]) -> str:
+    told = f"v{value['model']['version']}, AUC {value['metrics']['roc_auc']:.4f}"
+    tested = [
+        c
+        for c in value["comparisons"]
+        if c["metric"] == "roc_auc" and c["adjusted_p_value"] is not None and c["lower"] is not None
+    ]
+    if value["champion"] is None:
+        return f"{told}, no champion yet"
+    if not tested:
+        return f"{told} against the champion's {value['champion_metrics']['roc_auc']:.4f}"
+    test = tested[0]
+    interval = f"[{test['lower']:+.4f}, {test['upper']:+.4f}]"
+    return f"{told}: {test['difference']:+.4f} {interval} to the champion, p = {test['adjusted_p_value']:.2g}"
 
 
 def _count(items: Any) -> int:

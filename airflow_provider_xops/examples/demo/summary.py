@@ -11,11 +11,15 @@ from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import (
     ControlChartReport,
     DatasetVersion,
+    Evaluation,
+    GateReport,
+    ModelCard,
     ModelVersion,
     Outcome,
     PromotionOutcome,
     QuarantineReport,
     ScoringRun,
+    SmokeTest,
     ValidationReport,
 )
 
@@ -73,6 +77,10 @@ def collect(
         for r in lake.evidence.all("control_charts")
         if isinstance(r, ControlChartReport) and r.signals and r.partition == story.shifted_day
     ]
+    promoted = [d.to_version for d in decisions if d.outcome is PromotionOutcome.PROMOTED]
+    exercised = {r.model.version for r in _passed(lake, SmokeTest)}
+    gated = {r.model.version for r in _passed(lake, GateReport)}
+    cards = {r.model.version: r for r in lake.evidence.all(ModelCard.kind) if isinstance(r, ModelCard)}
     checks = {
         "every day of the week was scored": set(week) <= scored.keys(),
         "the few bad rows were set aside, the others went on, and the counts add up": bool(quarantines)
@@ -83,6 +91,9 @@ def collect(
         "the control chart saw the silent shift": bool(signals),
         "a champion is in service": champion_model is not None,
         "two models met": len(models) >= 2,
+        "what was promoted had passed its smoke test and all of its gates": bool(promoted)
+        and set(promoted) <= exercised & gated,
+        "the champion has a card": champion_model is not None and champion_model.version in cards,
         "the ledger's hash chain holds": not verify_chain(lake, MODEL),
         "the trace reaches the source files": found is not None and bool(found.of_kind("source")),
         "the trace has no missing link": found is not None
@@ -116,6 +127,7 @@ def collect(
         ],
         "stopped": stopped_reasons,
         "champion": _champion(champion_model),
+        "statements": _statements(lake),
         "decisions": [
             {
                 "sequence": d.sequence,
@@ -163,6 +175,11 @@ def render_summary(summary: dict[str, Any]) -> str:
         )
         lines += ["", f"Champion           {champion['name']} v{champion['version']}: {metrics}"]
     lines += [
+        f"  v{each['model']} against v{each['champion']}: {each['metric']} {each['difference']:+.4f},"
+        f" 95 % interval {each['lower']:+.4f} to {each['upper']:+.4f}, p = {each['p']:.2g}"
+        for each in summary["statements"]
+    ]
+    lines += [
         f"  #{d['sequence']} {d['outcome']:<10} v{d['to_version']}  {d['reason']}"
         for d in summary["decisions"]
     ]
@@ -182,6 +199,35 @@ def render_summary(summary: dict[str, Any]) -> str:
         f"{'Everything' if summary['ok'] else 'NOT all'} did what it should ({summary['seconds']:.0f} s).",
     ]
     return "\n".join(lines)
+
+
+def _passed(lake: Lake, kind: type[SmokeTest] | type[GateReport]) -> list[SmokeTest | GateReport]:
+    """The records of a kind whose outcome is *passed*."""
+    return [
+        r
+        for r in lake.evidence.all(kind.kind)
+        if isinstance(r, SmokeTest | GateReport) and r.outcome is Outcome.PASSED
+    ]
+
+
+def _statements(lake: Lake) -> list[dict[str, Any]]:
+    """What was tested of challengers against champions, a test a line."""
+    evaluations = [r for r in lake.evidence.all(Evaluation.kind) if isinstance(r, Evaluation)]
+    return [
+        {
+            "model": evaluation.model.version,
+            "champion": evaluation.champion.version,
+            "metric": tested.metric,
+            "difference": tested.difference,
+            "lower": tested.lower,
+            "upper": tested.upper,
+            "p": tested.adjusted_p_value,
+        }
+        for evaluation in sorted(evaluations, key=lambda r: r.model.version)
+        for tested in evaluation.comparisons
+        if evaluation.champion is not None
+        and None not in (tested.difference, tested.lower, tested.upper, tested.adjusted_p_value)
+    ]
 
 
 def _champion(model: ModelVersion | None) -> dict[str, Any] | None:
