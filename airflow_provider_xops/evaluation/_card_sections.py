@@ -109,7 +109,9 @@ def short_sections(facts: CardFacts, words: CardWords, *, uri: str) -> list[Sect
 def _status(facts: CardFacts) -> str:
     if not facts.aliases:
         promoted = any(one.outcome.value == "promoted" for one in facts.decisions)
-        return "It was in use before and is not now." if promoted else "It is not in use: it has no alias."
+        if promoted:
+            return "It had been in use before this card was made, and was no longer."
+        return "It was not in use when this card was made: it had no alias."
     said = ", ".join(f"{alias} since {_day(moment)}" for alias, moment in facts.aliases.items())
     return f"In use: {said}."
 

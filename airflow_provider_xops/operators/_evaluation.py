@@ -138,7 +138,7 @@ class ChooseModelOperator(RegistryOperator):
     and promotion holds it.
     """
 
-    required = ("alias",)
+    required = ("evaluations", "alias")
     template_fields = (*RegistryOperator.template_fields, "evaluations", "metric", "alias")
     operator_extra_links = (EvaluationReportLink(), EvidenceLink(), MlflowModelVersionLink())
 

@@ -36,10 +36,18 @@ class TuneModelOperator(RegistryOperator):
     all, and when one of them is killed another takes its trial.
 
     What it learns from, and how, is said as to
-    :class:`~airflow_provider_xops.operators.model.TrainModelOperator`: ``table``, ``dataset``, ``partition``,
-    ``model_name``, ``estimator``, ``estimator_params`` (the same in every trial), ``target``, ``features``,
-    ``drop``, ``split``, ``sample``, ``sample_weight``, ``class_weight``, ``task``.
+    :class:`~airflow_provider_xops.operators.model.TrainModelOperator`.
 
+    :param table: the published table, of the version that training would take; or
+    :param dataset: exactly this version. :param partition: learn from these only.
+    :param model_name: the model that the parameters are for.
+    :param estimator: ``package.module:name``. :param estimator_params: the same in every trial.
+    :param target: the column to predict. :param features: the columns to learn from.
+    :param drop: columns that are never features.
+    :param split: what is kept as holdout, and not looked at here.
+    :param sample: learn from at most this many rows. :param sample_weight: a column of weights.
+    :param class_weight: ``balanced``, or a weight for each class.
+    :param task: ``classification`` or ``regression``; None: as the estimator says of itself.
     :param space: what is searched: each keyword argument of the estimator with its range,
         ``{"int": [50, 500], "log": true}``, ``{"float": [0.01, 0.3]}`` or ``{"choice": [...]}``.
     :param metric: the figure whose mean over the folds is made best.

@@ -93,7 +93,7 @@ def test_card_of_a_version_that_nobody_looked_at_names_all_that_is_missing(
         "evaluation: not measured", "performance in use",
     ):  # fmt: skip
         assert part in missing
-    assert "It is not in use" in card.markdown
+    assert "It was not in use when this card was made" in card.markdown
     assert "It has not been evaluated" in card.markdown
     assert "0 of 2 partitions passed a validation" in card.markdown
     assert "roc_auc 0.71 ± 0.02" in card.markdown
@@ -194,7 +194,7 @@ def test_a_later_decision_takes_it_out_of_use(
 
     card = card_of(lake, model, as_of=as_of)
 
-    assert "It was in use before and is not now." in card.markdown
+    assert "It had been in use before this card was made, and was no longer." in card.markdown
     assert "In use" not in card.markdown.replace("In use before", "")
 
 
