@@ -164,7 +164,7 @@ def test_a_function_as_policy_is_not_called_while_templates_are_rendered(make_co
 def test_an_empty_choice_and_a_wrong_plan_fail_without_a_retry(
     train: Any, judge: Any, make_context: Any
 ) -> None:
-    with pytest.raises(AirflowFailException, match="argument.empty"):
+    with pytest.raises(AirflowFailException, match=r"argument\.empty"):
         ChooseModelOperator(task_id="choose", evaluations=[]).execute(make_context(task_id="choose"))
     with pytest.raises(AirflowFailException, match="resampels"):
         judge(train(1), plan={"resampels": 10})
