@@ -6,6 +6,7 @@ Private to :mod:`airflow_provider_xops.records`, which gives them to everybody.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, ClassVar
 
 from airflow_provider_xops._record_base import Record
@@ -119,6 +120,8 @@ class PromotionDecision(Record):
     :param expected: the champion's version the decider had seen (None: no champion).
     :param previous_hash: ``entry_hash`` of the entry before (of the same alias), so that the chain shows any
         tampering.
+    :param approved_by: the people whose approval stood when it was decided.
+    :param expires_at: until when a nomination counts; None: until another entry ends it.
     """
 
     kind: ClassVar[str] = "decisions"
@@ -139,6 +142,8 @@ class PromotionDecision(Record):
     previous_hash: str
     entry_hash: str
     decides: int | None = None
+    approved_by: tuple[str, ...] = ()
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

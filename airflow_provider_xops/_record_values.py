@@ -54,7 +54,11 @@ class WriteMode(StrEnum):
 
 
 class PromotionOutcome(StrEnum):
-    """What a ledger entry says."""
+    """What a ledger entry says.
+
+    ``nominated``: a version got an alias that answers nobody (challenger, shadow), without gates.
+    ``retired``: the alias stands for nothing any more. ``expired``: people were asked, none answered in time.
+    """
 
     PROMOTED = "promoted"
     HELD = "held"
@@ -62,6 +66,9 @@ class PromotionOutcome(StrEnum):
     ROLLED_BACK = "rolled_back"
     APPLIED = "applied"
     RELEASED = "released"
+    NOMINATED = "nominated"
+    RETIRED = "retired"
+    EXPIRED = "expired"
 
 
 class ActorKind(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 
 from airflow_provider_xops.records import PromotionDecision, PromotionOutcome
@@ -26,6 +27,8 @@ class Draft:
     artifact_digest: str | None = None
     evidence: tuple[str, ...] = ()
     decides: int | None = None
+    approved_by: tuple[str, ...] = ()
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True)
