@@ -44,6 +44,8 @@ class Record:
 
     kind: ClassVar[str]
     identity: ClassVar[tuple[str, ...]]
+    #: fields that came later and tell records apart only where they hold something
+    identity_if_set: ClassVar[tuple[str, ...]] = ()
     current_schema_version: ClassVar[int] = 1
 
     recorded_at: datetime
@@ -69,7 +71,9 @@ class Record:
             elif made.type == "dict[str, float]":
                 plain = {key: float(each) for key, each in value.items()}
                 object.__setattr__(self, made.name, plain)
-        identity = digest_of([self.kind, *(_plain(getattr(self, name)) for name in self.identity)])[:32]
+        told = [_plain(getattr(self, name)) for name in self.identity]
+        told += [{name: found} for name in self.identity_if_set if (found := _plain(getattr(self, name)))]
+        identity = digest_of([self.kind, *told])[:32]
         if self.record_id and self.record_id != identity:
             raise DataError(
                 f"{type(self).__name__} carries record_id {self.record_id}, its content says {identity}",

@@ -149,7 +149,10 @@ class PromotionDecision(Record):
 @dataclass(frozen=True, kw_only=True)
 class ScoringRun(Record):
     """One partition scored by one model version. Its ``record_id`` is the first half of every prediction
-    id."""
+    id.
+
+    :param purpose: empty: made to be used; ``back_scoring``: made afterwards, to look at.
+    """
 
     kind: ClassVar[str] = "scoring_runs"
     identity: ClassVar[tuple[str, ...]] = (
@@ -161,6 +164,7 @@ class ScoringRun(Record):
         "input_digest",
         "output_table",
     )
+    identity_if_set: ClassVar[tuple[str, ...]] = ("purpose",)
 
     model_name: str
     model_version: int
@@ -173,6 +177,7 @@ class ScoringRun(Record):
     dataset_in: DatasetRef
     dataset_out: DatasetRef
     rows: int
+    purpose: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

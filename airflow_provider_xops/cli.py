@@ -19,6 +19,7 @@ from airflow_provider_xops.commands import (
     adopt,
     card,
     charts,
+    deploy,
     evidence,
     gates,
     lake,
@@ -29,6 +30,9 @@ from airflow_provider_xops.commands import (
     quarantine,
     reproduce,
     responsible,
+    score,
+    serve,
+    variants,
 )
 from airflow_provider_xops.errors import XOpsError
 
@@ -37,7 +41,7 @@ __all__ = ["main"]
 # One module a subject, in the order that --help shows.
 ROOMS = (
     lake, quality, quarantine, profile, charts, evidence, adopt, model, gates, card, reproduce, responsible,
-    project,
+    score, serve, deploy, variants, project,
 )  # fmt: skip
 
 

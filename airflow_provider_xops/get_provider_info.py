@@ -32,13 +32,18 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [
             {
                 "integration-name": "XOps",
-                "python-modules": ["airflow_provider_xops.hooks.lake", "airflow_provider_xops.hooks.mlflow"],
+                "python-modules": [
+                    "airflow_provider_xops.hooks.lake",
+                    "airflow_provider_xops.hooks.mlflow",
+                    "airflow_provider_xops.hooks.serving",
+                ],
             },
         ],
         "operators": [
             {
                 "integration-name": "XOps",
                 "python-modules": [
+                    "airflow_provider_xops.operators.approval",
                     "airflow_provider_xops.operators.data",
                     "airflow_provider_xops.operators.model",
                 ],
@@ -47,13 +52,19 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [
             {
                 "integration-name": "XOps",
-                "python-modules": ["airflow_provider_xops.sensors.dataset"],
+                "python-modules": [
+                    "airflow_provider_xops.sensors.dataset",
+                    "airflow_provider_xops.sensors.model",
+                ],
             },
         ],
         "triggers": [
             {
                 "integration-name": "XOps",
-                "python-modules": ["airflow_provider_xops.triggers.dataset"],
+                "python-modules": [
+                    "airflow_provider_xops.triggers.dataset",
+                    "airflow_provider_xops.triggers.model",
+                ],
             },
         ],
         "task-decorators": [
@@ -141,6 +152,54 @@ def get_provider_info() -> dict[str, Any]:
                         "label": "Backoff",
                         "description": "Seconds before the first repetition; then twice as long each time.",
                         "schema": {"type": ["number", "null"], "minimum": 0},
+                    },
+                },
+            },
+            {
+                "connection-type": "xops_serving",
+                "hook-class-name": "airflow_provider_xops.hooks.serving.ServingHook",
+                "hook-name": "XOps serving",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["login"],
+                    "relabeling": {
+                        "host": "Servers",
+                        "password": "API key",
+                        "schema": "Scheme (http or https)",
+                    },
+                    "placeholders": {"host": "http://models-1:8080, http://models-2:8080"},
+                },
+                "conn-fields": {
+                    "kind": {
+                        "label": "Kind",
+                        "description": "xops: replicas of `xops serve`. v2: servers of the Open Inference"
+                        " Protocol with a model repository. sagemaker: an endpoint of Amazon SageMaker.",
+                        "schema": {"type": "string", "enum": ["xops", "v2", "sagemaker"], "default": "xops"},
+                    },
+                    "timeout": {
+                        "label": "Timeout",
+                        "description": "Seconds one request may take.",
+                        "schema": {"type": ["number", "null"], "minimum": 1},
+                    },
+                    "repository": {
+                        "label": "Model repository",
+                        "description": "v2: the folder the servers read models from, as the workers see it.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "endpoint_name": {
+                        "label": "Endpoint",
+                        "description": "sagemaker: the endpoint's name.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "aws_conn_id": {
+                        "label": "AWS connection",
+                        "description": "sagemaker: credentials and region (needs the Amazon provider).",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "region": {"label": "Region", "schema": {"type": ["string", "null"]}},
+                    "options": {
+                        "label": "Options",
+                        "description": "What only one kind of target has; see docs/deployment.md.",
+                        "schema": {"type": ["string", "null"], "format": "json"},
                     },
                 },
             },

@@ -7,6 +7,7 @@ here, because importing it costs what all other names together do not.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -49,6 +50,7 @@ __all__ = [
     "conf",
     "mask_secret",
     "object_storage_path",
+    "response_timeout_argument",
 ]
 
 
@@ -61,3 +63,14 @@ def object_storage_path(uri: str, *, conn_id: str | None = None) -> Any:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     return ObjectStoragePath(uri, conn_id=conn_id)
+
+
+def response_timeout_argument(operator: type[Any], timeout: Any) -> dict[str, Any]:
+    """How long a human-in-the-loop operator waits for an answer, under the name that its version knows.
+
+    :param operator: ``HITLOperator`` of the standard provider, whose early releases for Airflow 3.1 have no
+        ``response_timeout`` and take the task's own ``execution_timeout``.
+    :param timeout: a timedelta; None waits for ever.
+    """
+    known = "response_timeout" in inspect.signature(operator.__init__).parameters  # type: ignore[misc]
+    return {"response_timeout" if known else "execution_timeout": timeout}

@@ -14,6 +14,8 @@ NAMES = (
     "digest",
     "commit",
     "promotion",
+    "serving",
+    "swap",
     "scoring",
     "training_overhead",
     "loop",

@@ -1,4 +1,4 @@
-"""Real servers for the tests: MLflow, PostgreSQL and SeaweedFS on free loopback ports.
+"""Real servers for the tests: MLflow, MLServer, PostgreSQL, SeaweedFS and our own, on free loopback ports.
 
 For the fixtures in ``conftest.py`` and for tests that need a server of their own. Each function is a context
 manager: it starts the server in its own process group with its state in a private folder, waits until the
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 import pwd
 import shutil
@@ -29,22 +30,27 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
     from airflow_provider_xops.settings import LakeSettings, MlflowSettings
 
 __all__ = [
+    "MlServer",
     "MlflowServer",
     "PostgresServer",
     "S3Server",
     "ServerMissing",
     "ServerProcess",
+    "XopsServer",
+    "answers",
     "clean_environment",
     "free_ports",
     "mlflow",
+    "mlserver",
     "postgres",
     "seaweedfs",
+    "xops_server",
 ]
 
 READY_TIMEOUT_S = 180.0
@@ -300,7 +306,64 @@ class S3Server:
         return boto3.client("s3", **(values | changes))
 
 
-_S = TypeVar("_S", MlflowServer, PostgresServer, S3Server)
+@dataclass(frozen=True)
+class XopsServer:
+    """A running ``xops serve``."""
+
+    url: str
+    port: int
+    process: ServerProcess = field(repr=False)
+
+    def ask(
+        self,
+        path: str,
+        body: bytes | Mapping[str, Any] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        method: str | None = None,
+        timeout_s: float = 30,
+    ) -> tuple[int, dict[str, str], Any]:
+        """One request on a connection of its own: the status, the headers (names in lower case) and the body.
+
+        :param body: a mapping goes as JSON; None asks by GET. :returns: the body as JSON where it is JSON,
+            else as text.
+        """
+        data = json.dumps(body).encode() if isinstance(body, Mapping) else body
+        request = urllib.request.Request(
+            f"{self.url}{path}",
+            data=data,
+            headers={"Content-Type": "application/json", **(headers or {})},
+            method=method or ("GET" if data is None else "POST"),
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            response = opener.open(request, timeout=timeout_s)
+        except urllib.error.HTTPError as error:
+            response = error
+        with response:
+            content = response.read()
+            found = {name.lower(): value for name, value in response.headers.items()}
+            if "json" in found.get("content-type", ""):
+                return response.status, found, json.loads(content)
+            return response.status, found, content.decode()
+
+    def ready(self) -> bool:
+        """Whether every model of it is loaded."""
+        return answers(f"{self.url}/v2/health/ready")
+
+
+@dataclass(frozen=True)
+class MlServer:
+    """A running MLServer and the model repository that it reads."""
+
+    url: str
+    metrics_url: str
+    repository: Path
+    ports: tuple[int, int, int]
+    process: ServerProcess = field(repr=False)
+
+
+_S = TypeVar("_S", MlServer, MlflowServer, PostgresServer, S3Server, XopsServer)
 
 
 @contextlib.contextmanager
@@ -347,7 +410,7 @@ def mlflow(
         url = f"http://{_LOOPBACK}:{port}"
         # /health answers before the database does, so readiness is one real query.
         probe = f"{url}/api/2.0/mlflow/registered-models/search?max_results=1"
-        return MlflowServer(url, process, backend), lambda: _answers(probe)
+        return MlflowServer(url, process, backend), lambda: answers(probe)
 
     with _started("mlflow", prepare) as server:
         yield server
@@ -459,9 +522,102 @@ def seaweedfs(*, buckets: Sequence[str] = ("lake", "mlflow")) -> Iterator[S3Serv
         process = ServerProcess("seaweedfs", command, folder, environment)
         endpoint = f"http://{_LOOPBACK}:{ports['s3.port']}"
         server = S3Server(endpoint, access_key, secret_key, tuple(buckets), process)
-        return server, lambda: _answers(f"{endpoint}/healthz") and _has_buckets(server)
+        return server, lambda: answers(f"{endpoint}/healthz") and _has_buckets(server)
 
     with _started("seaweedfs", prepare) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def xops_server(
+    models: str | Sequence[str],
+    *,
+    lake: LakeSettings,
+    mlflow_url: str,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    port: int | None = None,
+    wait: Literal["ready", "live"] = "ready",
+) -> Iterator[XopsServer]:
+    """``xops serve`` over a lake and an MLflow server.
+
+    :param models: what to serve: ``late``, ``late@champion-eu``, or several.
+    :param options: further arguments of the command (``["--poll-seconds", "0.2"]``).
+    :param environment: more environment of the server.
+    :param port: where it listens; None: a free one. A named one lets a test start it again at its address.
+    :param wait: ``ready``: until all models are loaded; ``live``: until it answers at all.
+    :raises ServerFailed: it did not start.
+    """
+    named = [models] if isinstance(models, str) else list(models)
+
+    def prepare(folder: Path) -> tuple[XopsServer, Callable[[], bool]]:
+        chosen = port or free_ports(1)[0]
+        command = [
+            sys.executable,
+            "-m",
+            "airflow_provider_xops.cli",
+            "serve",
+            *named,
+            "--lake",
+            lake.uri,
+            "--mlflow",
+            mlflow_url,
+            "--port",
+            str(chosen),
+            *options,
+        ]
+        bounds = {"XOPS_MLFLOW_TIMEOUT_S": "10", "XOPS_MLFLOW_MAX_RETRIES": "0"}
+        storage = {"XOPS_LAKE_STORAGE_OPTIONS": json.dumps(lake.resolved_options())}
+        process = ServerProcess(
+            "xops-serve", command, folder, clean_environment({**bounds, **storage, **(environment or {})})
+        )
+        url = f"http://{_LOOPBACK}:{chosen}"
+        return XopsServer(url, chosen, process), lambda: answers(f"{url}/v2/health/{wait}")
+
+    with _started("xops-serve", prepare) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def mlserver(
+    repository: Path, *, parallel_workers: int = 1, ports: tuple[int, int, int] | None = None
+) -> Iterator[MlServer]:
+    """MLServer in an environment of its own, over a model repository that may be empty.
+
+    :param parallel_workers: processes that predict (one is MLServer's own default); 0: the server itself.
+    :param ports: HTTP, gRPC and metrics; None: free ones. Named ones let a test start it again in its place.
+    :raises ServerMissing: its environment cannot be made. :raises ServerFailed: it did not start.
+    """
+    from tests.mlserver_environment import InstallFailed, mlserver_environment
+
+    try:
+        program = mlserver_environment() / "bin" / "mlserver"
+    except InstallFailed as error:
+        raise ServerMissing(str(error)) from None
+
+    def prepare(folder: Path) -> tuple[MlServer, Callable[[], bool]]:
+        http, grpc, metrics = ports or free_ports(3)
+        for name in ("metrics", "environments"):
+            (folder / name).mkdir()
+        settings = {
+            "HOST": _LOOPBACK,
+            "HTTP_PORT": str(http),
+            "GRPC_PORT": str(grpc),
+            "METRICS_PORT": str(metrics),
+            "METRICS_DIR": str(folder / "metrics"),
+            "ENVIRONMENTS_DIR": str(folder / "environments"),
+            "PARALLEL_WORKERS": str(parallel_workers),
+            "DEBUG": "false",
+        }
+        environment = clean_environment({f"MLSERVER_{name}": value for name, value in settings.items()})
+        process = ServerProcess("mlserver", [str(program), "start", str(repository)], folder, environment)
+        url = f"http://{_LOOPBACK}:{http}"
+        page = f"http://{_LOOPBACK}:{metrics}/metrics"
+        server = MlServer(url, page, repository, (http, grpc, metrics), process)
+        # Ready is asked of the models too: a server over a full repository has loaded them then.
+        return server, lambda: answers(f"{url}/v2/health/ready") and answers(page)
+
+    with _started("mlserver", prepare) as server:
         yield server
 
 
@@ -488,7 +644,8 @@ def _started(name: str, prepare: Callable[[Path], tuple[_S, Callable[[], bool]]]
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a GET is answered with 200."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=10) as response:

@@ -1,8 +1,9 @@
-"""`xops lake ...`, `xops fold`, `xops vacuum`: make a lake, check it, keep it in order."""
+"""`xops lake ...`, `xops fold`, `xops compact`, `xops vacuum`: make a lake, check it, keep it in order."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from datetime import timedelta
 from typing import Any
 
@@ -35,6 +36,13 @@ def add_parsers(groups: Any, add: _common.Add) -> None:
     fold = add(groups, "fold", _fold, "Fold old evidence objects into Delta tables.")
     fold.add_argument("--kind", choices=sorted(RECORD_TYPES))
     fold.add_argument("--older-than-days", type=float, default=1.0)
+    small = add(groups, "compact", _compact, "Put the small files of a prediction log together.")
+    small.add_argument("table")
+    small.add_argument("--partition", action="append", help="only this one (may be repeated)")
+    small.add_argument(
+        "--least-files", type=int, default=8, metavar="N", help="leave partitions with fewer (default: 8)"
+    )
+    small.add_argument("--dry-run", action="store_true", help="say what would be done")
     vacuum = add(groups, "vacuum", _vacuum, "Delete data files that no kept or pinned version needs.")
     vacuum.add_argument("table")
     vacuum.add_argument("--retention-days", type=float, default=30.0)
@@ -120,6 +128,28 @@ def _fold(args: argparse.Namespace) -> int:
             lake, kind, older_than=older_than, actor=_common.actor(args), as_of=_common.now()
         )
         print(f"{kind}: {result}")
+    return 0
+
+
+def _compact(args: argparse.Namespace) -> int:
+    from airflow_provider_xops.lake.compaction import compact
+
+    result = compact(
+        _common.lake(args),
+        args.table,
+        partitions=args.partition,
+        least_files=args.least_files,
+        dry_run=args.dry_run,
+        actor=_common.actor(args),
+        as_of=_common.now(),
+    )
+    verb = "would become" if result.dry_run else "became"
+    _common.show(
+        args,
+        dataclasses.asdict(result),
+        f"{args.table}: {result.files_removed} files of {len(result.partitions)} partitions {verb}"
+        f" {result.files_added}, {result.rows} rows",
+    )
     return 0
 
 

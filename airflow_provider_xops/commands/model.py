@@ -1,13 +1,19 @@
-"""`xops promote`, `rollback`, `release`, `reconcile`, `history`: the promotion ledger from a shell."""
+"""`xops promote`, `rollback`, `release`, `nominate`, `retire`, `reconcile`, `history`: the promotion ledger.
+
+Exit codes: 0, it is as asked (promoted, rolled back, everything agrees); 1, it was decided otherwise (held,
+rejected, expired), refused, or a person must look.
+"""
 
 from __future__ import annotations
 
 import argparse
+from datetime import timedelta
 from typing import Any
 
 from airflow_provider_xops.commands import _common
 from airflow_provider_xops.commands._evaluations import evaluation_of
-from airflow_provider_xops.records import GateReport, PromotionOutcome
+from airflow_provider_xops.commands._history import table_of
+from airflow_provider_xops.records import ApprovalResult, GateReport, PromotionOutcome
 
 __all__ = ["add_parsers"]
 
@@ -25,25 +31,48 @@ def add_parsers(groups: Any, add: _common.Add) -> None:
         metavar="RECORD_ID",
         help="of `xops gates check`, asked once more; default: gates that the evaluation deferred",
     )
+    promote.add_argument(
+        "--approval",
+        metavar="RECORD_ID",
+        help="what came of asking people; default: nobody was asked",
+    )
     back = add(
         groups, "rollback", _rollback, "Put the previous champion, or a named version, back in service."
     )
     back.add_argument("model")
     back.add_argument("--to", type=int, metavar="VERSION")
+    back.add_argument(
+        "--unverified",
+        action="store_true",
+        help="emergency: do not download, prove and load the target first; the ledger says so",
+    )
     free = add(groups, "release", _release, "Unblock a version that was rolled back from.")
     free.add_argument("model")
     free.add_argument("version", type=int)
+    name = add(groups, "nominate", _nominate, "Give a version an alias that answers nobody, without gates.")
+    name.add_argument("model")
+    name.add_argument("version", type=int)
+    name.add_argument("--alias", default="challenger", help="default: challenger")
+    name.add_argument("--expires-in-days", type=float, metavar="DAYS", help="default: until another entry")
+    end = add(groups, "retire", _retire, "Take an alias away, in the ledger and in MLflow.")
+    end.add_argument("model")
+    end.add_argument("--alias", required=True)
     mend = add(
         groups, "reconcile", _reconcile, "Compare MLflow's aliases with the ledger; apply what was decided."
     )
     mend.add_argument("model")
-    past = add(groups, "history", _history, "Print a model's promotion ledger and check its hash chain.")
+    past = add(
+        groups,
+        "history",
+        _history,
+        "Print a model's promotion ledger, what it says now, and check its hashes.",
+    )
     past.add_argument("model")
     for made in (promote, back, free):
         made.add_argument("--alias", default="champion")
     for made in (mend, past):
         made.add_argument("--alias", default=None)
-    for made in (back, free):
+    for made in (back, free, name, end):
         made.add_argument("--reason", required=True, help="kept in the ledger")
     for made in (promote, back, mend):
         made.add_argument("--dry-run", action="store_true", help="say what would be done")
@@ -77,6 +106,8 @@ def _promote(args: argparse.Namespace) -> int:
         return 0
     expected = evaluation.champion.version if evaluation and evaluation.champion else None
     actor, as_of = _common.actor(args), _common.now()
+    approval = lake.evidence.resolve(args.approval, ApprovalResult.kind) if args.approval else None
+    assert approval is None or isinstance(approval, ApprovalResult)
     report = lake.evidence.resolve(args.gate_report, GateReport.kind) if args.gate_report else None
     assert report is None or isinstance(report, GateReport)
     if evaluation is not None:
@@ -89,12 +120,16 @@ def _promote(args: argparse.Namespace) -> int:
         expected=expected,
         evaluation=evaluation,
         gate_report=report,
+        approval=approval,
         actor=actor,
         as_of=as_of,
     )
     decision = result.decision
+    people = f"; approved by {', '.join(decision.approved_by)}" if decision.approved_by else ""
     _common.show(
-        args, decision.to_json(), f"{decision.outcome}: {model.ref} for {args.alias} ({decision.reason})"
+        args,
+        decision.to_json(),
+        f"{decision.outcome}: {model.ref} for {args.alias} ({decision.reason}{people})",
     )
     return 0 if decision.outcome is PromotionOutcome.PROMOTED else 1
 
@@ -109,6 +144,7 @@ def _rollback(args: argparse.Namespace) -> int:
         alias=args.alias,
         to_version=args.to,
         reason=args.reason,
+        verify=not args.unverified,
         actor=_common.actor(args),
         as_of=_common.now(),
         dry_run=args.dry_run,
@@ -118,6 +154,7 @@ def _rollback(args: argparse.Namespace) -> int:
         "from_version": result.from_version,
         "to_version": result.to_version,
         "dry_run": args.dry_run,
+        "verified": result.verified,
         "decision": result.decision.to_json() if result.decision else None,
     }
     _common.show(
@@ -142,6 +179,47 @@ def _release(args: argparse.Namespace) -> int:
     return 0
 
 
+def _nominate(args: argparse.Namespace) -> int:
+    from airflow_provider_xops.registry.loading import get_model
+    from airflow_provider_xops.registry.nominate import nominate
+
+    lake, as_of = _common.lake(args), _common.now()
+    days = args.expires_in_days
+    result = nominate(
+        lake,
+        _common.registry(args),
+        model=get_model(lake, args.model, args.version),
+        alias=args.alias,
+        reason=args.reason,
+        expires_at=None if days is None else as_of + timedelta(days=days),
+        actor=_common.actor(args),
+        as_of=as_of,
+    )
+    until = result.decision.expires_at
+    _common.show(
+        args,
+        result.decision.to_json(),
+        f"{args.model}@{args.alias} is v{args.version}" + (f" until {until:%F %T %Z}" if until else ""),
+    )
+    return 0
+
+
+def _retire(args: argparse.Namespace) -> int:
+    from airflow_provider_xops.registry.nominate import retire
+
+    result = retire(
+        _common.lake(args),
+        _common.registry(args),
+        model_name=args.model,
+        alias=args.alias,
+        reason=args.reason,
+        actor=_common.actor(args),
+        as_of=_common.now(),
+    )
+    _common.show(args, result.decision.to_json(), f"{args.model}@{args.alias} stands for nothing now")
+    return 0
+
+
 def _reconcile(args: argparse.Namespace) -> int:
     from airflow_provider_xops.registry.reconcile import reconcile
 
@@ -154,14 +232,24 @@ def _reconcile(args: argparse.Namespace) -> int:
         as_of=_common.now(),
         dry_run=args.dry_run,
     )
-    data = [{"model": f.model, "alias": f.alias, "status": f.status, "message": f.message} for f in findings]
-    _common.show(
-        args,
-        data,
-        "\n".join(f"{f.model}@{f.alias}: {f.status} - {f.message}" for f in findings)
-        or "nothing to reconcile",
-    )
-    return 0 if all(f.status in ("consistent", "applied") for f in findings) else 1
+    data = [
+        {
+            "model": f.model,
+            "alias": f.alias,
+            "status": f.status,
+            "message": f.message,
+            "incident": f.incident.to_json() if f.incident else None,
+            "mended": list(f.mended),
+        }
+        for f in findings
+    ]
+    lines = []
+    for f in findings:
+        lines.append(f"{f.model}@{f.alias}: {f.status} - {f.message}")
+        if f.incident is not None:
+            lines.append(f"  next step: {f.incident.next_step}")
+    _common.show(args, data, "\n".join(lines) or "nothing to reconcile")
+    return 0 if all(f.in_order for f in findings) else 1
 
 
 def _history(args: argparse.Namespace) -> int:
@@ -170,15 +258,11 @@ def _history(args: argparse.Namespace) -> int:
     lake = _common.lake(args)
     found = entries(lake, args.model, args.alias)
     problems = verify_chain(lake, args.model, args.alias)
-    lines = [
-        f"{e.recorded_at:%F %T} {e.alias} #{e.sequence} {e.outcome:<11} v{e.from_version or '-'} -> "
-        f"v{e.to_version or '-'}  by {e.produced_by.id}  {e.reason}".rstrip()
-        for e in found
-    ]
+    lines = [table_of(args.model, found, as_of=_common.now()) if found else f"no decisions on {args.model}"]
     lines += [f"PROBLEM: {problem}" for problem in problems]
     _common.show(
         args,
-        {"entries": [e.to_json() for e in found], "problems": problems},
-        "\n".join(lines) or f"no decisions on {args.model}",
+        {"entries": [each.to_json() for each in found], "problems": problems},
+        "\n".join(lines),
     )
     return 1 if problems else 0

@@ -38,7 +38,7 @@ __all__ = ["CardFacts", "gather"]
 R = TypeVar("R", bound=Record)
 
 EARLIER = 10  # evaluations beside the newest that a card names
-_MOVES = (PromotionOutcome.PROMOTED, PromotionOutcome.ROLLED_BACK)
+_MOVES = (PromotionOutcome.PROMOTED, PromotionOutcome.ROLLED_BACK, PromotionOutcome.RETIRED)
 
 
 @dataclass(frozen=True, kw_only=True)

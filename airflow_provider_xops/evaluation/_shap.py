@@ -192,8 +192,9 @@ def _shaped(found: Any, rows: int, method: str) -> tuple[Any, Any, str]:
 
 def _any_model(
     estimator: Any, rows: pd.DataFrame, background: pd.DataFrame, said: Any, outputs: tuple[Any, ...], *,
-    task: Task, name: str, seed: int,
+    task: Task, name: str, seed: int, exact: bool | None = None,
 ) -> Contributions:  # fmt: skip
+    """:param exact: try every combination of features; None: where they are few enough for these rows."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     code = _Code(rows, background)
@@ -212,7 +213,8 @@ def _any_model(
         return np.concatenate(found)
 
     # Combinations x background rows x rows explained: what an exact answer asks the model.
-    exact = count <= 20 and 2**count * len(known) * len(rows) <= EXACT_ROWS
+    if exact is None:
+        exact = count <= 20 and 2**count * len(known) * len(rows) <= EXACT_ROWS
     # The model is asked often, and about few rows: threads would spend the time waiting for each other.
     with threadpool_limits(limits=1):
         if exact:

@@ -72,7 +72,7 @@ def scored_rows(lake: Lake, model: ModelVersion, plan: SkewPlan) -> tuple[Datase
         runs = [
             run
             for run in lake.evidence.all(ScoringRun.kind)
-            if isinstance(run, ScoringRun) and run.model_name == model.name
+            if isinstance(run, ScoringRun) and run.model_name == model.name and not run.purpose
         ]
         if not runs:
             raise NotFoundError(

@@ -15,7 +15,13 @@ import pyarrow as pa
 from deltalake.transaction import AddAction
 
 from airflow_provider_xops.errors import ArgumentError, DataError
-from airflow_provider_xops.lake.data_files import FileSegment, check_partition, short_batch, short_fingerprint
+from airflow_provider_xops.lake.data_files import (
+    FileSegment,
+    check_partition,
+    short_batch,
+    short_fingerprint,
+    stream_fingerprint,
+)
 from airflow_provider_xops.lake.schema import SchemaPolicy
 from airflow_provider_xops.lake.tables import check_table_name
 from airflow_provider_xops.records import Actor, DatasetRef, SourceFile, WriteMode
@@ -23,7 +29,7 @@ from airflow_provider_xops.records import Actor, DatasetRef, SourceFile, WriteMo
 if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
 
-__all__ = ["Change", "Job", "Ready", "Segment", "State", "Work", "facts_of", "plan"]
+__all__ = ["Change", "Job", "Ready", "Segment", "State", "Work", "batch_fence", "facts_of", "plan"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,9 @@ class Segment:
     :param data: called only if the segment has to be written; gives its rows.
     :param batch_id: identifies the batch. Replace mode needs none (the partition is the batch).
     :param sources: the files the rows were read from, for the record.
+    :param stream: name of an endless row of batches that one writer numbers, each number the fence of its
+        commit: the table then keeps one fence for all of them, and not one for each, and their files may be
+        compacted (:mod:`airflow_provider_xops.lake.compaction`). A batch of a stream is never replaced.
     """
 
     partition: str
@@ -42,6 +51,7 @@ class Segment:
     data: Callable[[], pa.RecordBatchReader] = field(repr=False)
     batch_id: str | None = None
     sources: tuple[SourceFile, ...] = ()
+    stream: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +71,10 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One call of ``commit``. ``ready`` and ``uploaded`` fill up, so that a lost race wastes nothing."""
+    """One call of ``commit``. ``ready`` and ``uploaded`` fill up, so that a lost race wastes nothing.
+
+    ``evidence``: whether the version's record is written beside the table.
+    """
 
     lake: Lake
     table: str
@@ -72,6 +85,7 @@ class Job:
     schema: pa.Schema | None
     actor: Actor
     facts: dict[str, Any]
+    evidence: bool = True
     policy: SchemaPolicy = field(default_factory=SchemaPolicy)
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     ready: dict[tuple[str, str], Ready] = field(default_factory=dict)
@@ -163,14 +177,19 @@ def _work(table: str, segment: Segment, mode: WriteMode) -> Work:
             todo="name it by what it is made from: source names and checksums, or parent versions",
         )
     else:
-        fence_id = f"xops:{partition}/{batch_id}"
+        fence_id = batch_fence(partition, segment.stream or batch_id)
     return Work(
         segment=segment,
         batch_id=batch_id,
         batch16=short_batch(batch_id),
         fence_id=fence_id,
-        fingerprint32=short_fingerprint(segment.fingerprint),
+        fingerprint32=(stream_fingerprint if segment.stream else short_fingerprint)(segment.fingerprint),
     )
+
+
+def batch_fence(partition: str, batch_id: str) -> str:
+    """The application transaction that keeps the fence of a batch, or of a stream of batches."""
+    return f"xops:{partition}/{batch_id}"
 
 
 def facts_of(

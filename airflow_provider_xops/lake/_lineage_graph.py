@@ -36,7 +36,7 @@ Facts = tuple[tuple[str, str], ...]
 class Node:
     """One thing in the chain.
 
-    :param kind: prediction, scoring_run, model, dataset, validation, run, source, decision,
+    :param kind: prediction, scoring_run, session, model, dataset, validation, run, source, decision,
         evaluation or gates.
     :param missing: why nothing is known about it ("" if its record was found).
     :param record: the whole record behind it, as JSON.
@@ -246,14 +246,13 @@ def source_node(source: SourceFile) -> Node:
 
 def decision_node(decision: PromotionDecision, applied: PromotionDecision | None) -> Node:
     """A ledger entry: who decided what, when and why."""
-    step = (
-        f"v{decision.from_version} -> v{decision.to_version}"
-        if decision.from_version
-        else f"to v{decision.to_version}"
-    )
+    to = "nothing" if decision.to_version is None else f"v{decision.to_version}"
+    step = f"v{decision.from_version} -> {to}" if decision.from_version else f"to {to}"
     verb = decision.outcome.value.replace("_", " ")
     facts = [("decided", moment_text(decision.recorded_at)), ("by", producer_text(decision.produced_by))]
     facts.append(("reason", decision.reason or "none given"))
+    if decision.approved_by:
+        facts.append(("approved by", ", ".join(decision.approved_by)))
     if decision.outcome in MOVES:
         facts.append(
             (
@@ -295,7 +294,12 @@ def gates_node(report: GateReport) -> Node:
                 (*facts, *written(report, "asked")), record=report.to_json())  # fmt: skip
 
 
-MOVES = (PromotionOutcome.PROMOTED, PromotionOutcome.ROLLED_BACK)
+MOVES = (
+    PromotionOutcome.PROMOTED,
+    PromotionOutcome.ROLLED_BACK,
+    PromotionOutcome.NOMINATED,
+    PromotionOutcome.RETIRED,
+)
 
 
 def standing_of(model: ModelVersion, decisions: Iterable[PromotionDecision]) -> list[str]:
@@ -309,7 +313,8 @@ def standing_of(model: ModelVersion, decisions: Iterable[PromotionDecision]) -> 
                 continue
             after = moves[number + 1] if number + 1 < len(moves) else None
             until = (
-                f"until {moment_text(after.recorded_at)} (then v{after.to_version})"
+                f"until {moment_text(after.recorded_at)}"
+                f" (then {'nothing' if after.to_version is None else f'v{after.to_version}'})"
                 if after
                 else "and still is"
             )

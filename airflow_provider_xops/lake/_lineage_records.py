@@ -23,6 +23,7 @@ from airflow_provider_xops.records import (
     QuarantineReport,
     Record,
     ScoringRun,
+    ServingSession,
     WriteMode,
 )
 
@@ -65,6 +66,11 @@ class Records:
         return sorted(
             self._all(ScoringRun), key=lambda each: (each.output_table, each.partition, each.recorded_at)
         )
+
+    @cached_property
+    def sessions(self) -> list[ServingSession]:
+        """Every serving session, the oldest first."""
+        return sorted(self._all(ServingSession), key=lambda each: (each.started_at, each.record_id))
 
     @cached_property
     def partings(self) -> dict[DatasetRef, list[QuarantineReport]]:

@@ -56,7 +56,7 @@ def render(trace: Trace, *, width: int = 110, limit: int = 3, full: bool = False
 def _in_short(trace: Trace, width: int) -> list[str]:
     """The answer before its proof: which model, approved by whom, trained on what, from which files."""
     root = trace.nodes[trace.root]
-    runs = [node for _, node in trace.sources_of(root.id) if node.kind == "scoring_run"]
+    runs = [node for _, node in trace.sources_of(root.id) if node.kind in ("scoring_run", "session")]
     models = [node for run in runs for _, node in trace.sources_of(run.id) if node.kind == "model"]
     models += [root] if root.kind == "model" else []
     if not models:
@@ -74,6 +74,9 @@ def _in_short(trace: Trace, width: int) -> list[str]:
                 ("trained on", f"{_title(node)}, {edge.note.splitlines()[0]}, {_files(trace, node)}")
             )
     for run in runs:
+        if run.kind == "session":
+            said = dict(run.facts)
+            facts.append(("served", f"by {said['server']} as {said['alias']}, loaded {said['since']}"))
         for edge, node in trace.sources_of(run.id):
             if node.kind == "dataset":
                 facts.append(("scored rows", f"{_title(node)}, {edge.note}, {_files(trace, node)}"))

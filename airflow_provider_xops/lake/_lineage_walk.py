@@ -31,6 +31,7 @@ from airflow_provider_xops.lake._lineage_graph import (
     validation_node,
 )
 from airflow_provider_xops.lake._lineage_records import Decisions, Records
+from airflow_provider_xops.lake._lineage_serving import log_row, online_prediction_node, session_node
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.tables import (
     ACCEPTED_SUFFIX,
@@ -45,11 +46,13 @@ from airflow_provider_xops.records import (
     DatasetVersion,
     Evaluation,
     GateReport,
+    ModelRef,
     ModelVersion,
     PromotionDecision,
     PromotionOutcome,
     ScoringRun,
     Selection,
+    ServingSession,
     SourceFile,
     ValidationReport,
 )
@@ -76,20 +79,52 @@ class Walk:
         self.known = Records(lake, decisions)
         self._expanded: set[object] = set()
 
-    def prediction(self, prediction_id: str, run_prefix: str, row: int) -> str:
-        found = [
-            run for run in self.lake.evidence.find(ScoringRun.kind, run_prefix) if isinstance(run, ScoringRun)
+    def prediction(self, prediction_id: str, prefix: str, row: int) -> str:
+        runs = [
+            run for run in self.lake.evidence.find(ScoringRun.kind, prefix) if isinstance(run, ScoringRun)
         ]
-        if not found or row >= found[0].rows:
+        if not runs:
+            for each in self.lake.evidence.find(ServingSession.kind, prefix):
+                if isinstance(each, ServingSession):
+                    return self.online_prediction(prediction_id, row, each)
+        if not runs or row >= runs[0].rows:
             raise NotFoundError(
                 f"there is no prediction {prediction_id} in the lake at {self.lake.uri}",
                 code="not_found.prediction",
-                why=f"its scoring run has {found[0].rows} rows" if found else "no scoring run has that id",
+                why=f"its scoring run has {runs[0].rows} rows"
+                if runs
+                else "no scoring run and no serving session has that id",
                 todo="check the id; if the scoring task was killed just after its commit, run it again first",
             )  # fmt: skip
-        node = self.graph.add(prediction_node(prediction_id, row, found[0]))
-        self.graph.link(self.scoring_run(found[0]), node, "made by", "made")
+        node = self.graph.add(prediction_node(prediction_id, row, runs[0]))
+        self.graph.link(self.scoring_run(runs[0]), node, "made by", "made")
         return node
+
+    def online_prediction(self, prediction_id: str, number: int, session: ServingSession) -> str:
+        row = log_row(self.lake, session, prediction_id)
+        node = self.graph.add(online_prediction_node(prediction_id, number, session, row))
+        self.graph.link(self.session(session), node, "given by", "gave")
+        return node
+
+    def session(self, session: ServingSession) -> str:
+        node = self.graph.add(session_node(session))
+        if self.first_time(node):
+            self.graph.link(
+                self.recorded_model(session.model, session.model_record), node, "served", "served in"
+            )
+        return node
+
+    def recorded_model(self, ref: ModelRef, record_id: str) -> str:
+        """The node of a model by its record; one that says *missing* where the lake does not have it."""
+        model = self.known.get(ModelVersion, record_id)
+        if model is not None:
+            return self.model(model)
+        return self.graph.add(
+            missing_node(
+                model_id(ref.name, ref.version, ref.created_at_ms), "model", f"model {ref}",
+                f"no record {short(record_id)} in this lake",
+            )
+        )  # fmt: skip
 
     def model_subject(self, name: str, version: int) -> str:
         named = [model for model in self.known.models if (model.name, model.version) == (name, version)]
@@ -122,17 +157,10 @@ class Walk:
     def scoring_run(self, run: ScoringRun) -> str:
         node = self.graph.add(scoring_node(run))
         if self.first_time(node):
-            model = self.known.get(ModelVersion, run.model_record)
-            if model is None:
-                model_node_id = self.graph.add(
-                    missing_node(
-                        model_id(run.model_name, run.model_version, run.model_created_at_ms), "model",
-                        f"model {run.model_name} v{run.model_version}",
-                        f"no record {short(run.model_record)} in this lake",
-                    )
-                )  # fmt: skip
-            else:
-                model_node_id = self.model(model)
+            ref = ModelRef(
+                name=run.model_name, version=run.model_version, created_at_ms=run.model_created_at_ms
+            )
+            model_node_id = self.recorded_model(ref, run.model_record)
             self.graph.link(model_node_id, node, "scored by", "used by")
             data = self.dataset(run.dataset_in, (run.partition,))
             self.graph.link(data, node, "scored rows of", "was scored by", partitions_text([run.partition]))
@@ -302,6 +330,9 @@ class Walk:
                 user = self.graph.add(scoring_node(run))
                 self.graph.link(node, user, "scored by", "used by")
                 self.predictions_of(run, user)
+        for session in self.known.sessions:
+            if session.model_record == model.record_id:
+                self.graph.link(node, self.graph.add(session_node(session)), "served", "served in")
 
     def predictions_of(self, run: ScoringRun, node: str) -> None:
         self.graph.link(

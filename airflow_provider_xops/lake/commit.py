@@ -38,8 +38,8 @@ from airflow_provider_xops.lake._delta import delta_errors
 from airflow_provider_xops.lake.data_files import FileSegment
 from airflow_provider_xops.lake.history import (
     METADATA_KEY,
+    commit_of,
     find_commit,
-    read_commit,
     record_of,
     stored_record,
 )
@@ -97,6 +97,7 @@ def commit(
     actor: Actor,
     as_of: datetime,
     note: str | Callable[[], str] = "",
+    evidence: bool = True,
 ) -> CommitResult:
     """Make ``table`` hold ``segments``, once.
 
@@ -116,6 +117,8 @@ def commit(
     :param parent_records: ids of other evidence it rests on, such as the report that let it pass.
     :param as_of: the time to record (UTC).
     :param note: for the record; a function is asked when the rows have been read.
+    :param evidence: write the version's record beside the table; False for a writer of many small commits:
+        the record is then rebuilt from the table's log whenever somebody asks for it.
     :raises ArgumentError: no segments, a batch without an id, a name that cannot be one.
     :raises DataError: the data do not fit the table (``data.schema_mismatch``, ``data.cast``,
         ``data.naive_timestamp``, ``data.mode_mismatch``, ``data.duplicate_keys``, ``data.null_key``, ...):
@@ -139,6 +142,7 @@ def commit(
         actor=actor,
         policy=SchemaPolicy.of(evolve),
         facts=facts_of(parents, parent_partitions, parent_records, actor, as_of, note),
+        evidence=evidence,
     )
     state = _read_state(job)
     pending = _undone(job, state)
@@ -331,7 +335,8 @@ def _finish(job: Job, state: State, change: Change) -> CommitResult:
         ref, files = ref_of(job.lake, job.table, handle), segments_of(handle)
     record = record_of(ref, files, change.metadata)
     _put_evidence(job, record)
-    log.info("Committed %s: %d rows in %d partitions.", ref, record.rows, len(record.partitions))
+    level = logging.INFO if job.evidence else logging.DEBUG
+    log.log(level, "Committed %s: %d rows in %d partitions.", ref, record.rows, len(record.partitions))
     return CommitResult(record, reused=False)
 
 
@@ -350,14 +355,7 @@ def _locate(job: Job, state: State) -> int:
 
 def _landed(job: Job, state: State) -> int | None:
     """The same; None if the log does not have it."""
-    version = state.version
-    while True:
-        version += 1
-        metadata = read_commit(job.lake, job.table, version)
-        if metadata is not None and metadata.get("token") == job.token:
-            return version
-        if metadata is None and not job.lake.storage.exists(f"{job.table}/_delta_log/{version:020d}.json"):
-            return None
+    return commit_of(job.lake, job.table, job.token, after=state.version)
 
 
 def _existing(job: Job, state: State) -> CommitResult:
@@ -393,7 +391,8 @@ def _existing(job: Job, state: State) -> CommitResult:
 
 
 def _put_evidence(job: Job, record: DatasetVersion) -> None:
-    job.lake.evidence.put(record)
+    if job.evidence:
+        job.lake.evidence.put(record)
 
 
 def _discard(job: Job, *, keep: Sequence[FileSegment]) -> None:

@@ -43,6 +43,7 @@ __all__ = [
     "parquet_sql",
     "short_batch",
     "short_fingerprint",
+    "stream_fingerprint",
     "table_filesystem",
 ]
 
@@ -55,6 +56,9 @@ _PATH = re.compile(
 _PLAIN = re.compile(r"[^A-Za-z0-9_.-]")
 _ESCAPED = re.compile(r"((?:~[0-9A-F]{2})+)")
 MAX_PARTITION_BYTES = 120
+# Begins the fingerprints of a stream's batches, so that a file's name says that it is one's. That another
+# file's fingerprint begins like it has one chance in 2**48.
+_OF_STREAM = "57bea70b57ea"
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -86,6 +90,11 @@ class FileSegment:
         )
 
     @property
+    def of_stream(self) -> bool:
+        """Whether its batch is one of a stream: written once, never replaced, so it may be compacted."""
+        return self.fingerprint32.startswith(_OF_STREAM)
+
+    @property
     def key(self) -> tuple[str, str]:
         """(partition, batch): files with the same key are parts of one whole."""
         return self.partition, self.batch16
@@ -103,6 +112,11 @@ def short_batch(batch_id: str) -> str:
 def short_fingerprint(fingerprint: str) -> str:
     """32 hexadecimal digits that stand for the input fingerprint in file names."""
     return hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
+
+
+def stream_fingerprint(fingerprint: str) -> str:
+    """The same for a batch of a stream."""
+    return _OF_STREAM + short_fingerprint(fingerprint)[len(_OF_STREAM) :]
 
 
 def check_partition(partition: str) -> str:

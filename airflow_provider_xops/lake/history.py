@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_xops.errors import LakeError, NotFoundError
+from airflow_provider_xops.lake._commit_job import batch_fence
 from airflow_provider_xops.lake.data_files import FileSegment
 from airflow_provider_xops.lake.digest import version_digest
 from airflow_provider_xops.lake.tables import open_table, ref_of, segments_of
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METADATA_KEY",
+    "commit_of",
     "find_commit",
     "partition_digests_of",
     "read_commit",
     "record_of",
     "stored_record",
+    "stream_position",
     "version_record",
 ]
 
@@ -42,6 +45,18 @@ def read_commit(lake: Lake, table: str, version: int) -> dict[str, Any] | None:
             text = json.loads(line)["commitInfo"].get(METADATA_KEY)
             return json.loads(text) if text else None
     return None
+
+
+def commit_of(lake: Lake, table: str, token: str, *, after: int) -> int | None:
+    """The version above ``after`` whose commit carries ``token``; None if the log does not have it."""
+    version = after
+    while True:
+        version += 1
+        metadata = read_commit(lake, table, version)
+        if metadata is not None and metadata.get("token") == token:
+            return version
+        if metadata is None and not lake.storage.exists(f"{table}/_delta_log/{version:020d}.json"):
+            return None
 
 
 def find_commit(
@@ -131,6 +146,17 @@ def stored_record(lake: Lake, ref: DatasetRef) -> DatasetVersion | None:
     except NotFoundError:
         return None
     return record if isinstance(record, DatasetVersion) else None
+
+
+def stream_position(lake: Lake, table: str, *, partition: str, stream: str) -> int | None:
+    """The number of the newest batch of a stream that ``table`` has got; None: none.
+
+    For a writer that was not told whether its commit landed, and whose files may have been compacted since.
+
+    :raises NotFoundError: there is no such table.
+    """
+    position = open_table(lake, table).transaction_version(batch_fence(partition, stream))
+    return None if position is None else int(position)
 
 
 def version_record(lake: Lake, ref: DatasetRef) -> DatasetVersion:

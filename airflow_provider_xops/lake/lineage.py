@@ -1,9 +1,9 @@
 """Which data trained which model that produced this prediction, and who approved it: one walk.
 
-For the auditor, through ``xops trace``. Upstream: prediction, scoring run, model version, training dataset
-version, validation report, raw dataset version, ingest run, source file with its checksum; and the ledger's
-decisions with the evaluations they rest on. Downstream: dataset version, models trained on it, scoring runs,
-tables of predictions.
+For the auditor, through ``xops trace``. Upstream: prediction, scoring run (or serving session, if a server
+gave it), model version, training dataset version, validation report, raw dataset version, ingest run, source
+file with its checksum; and the ledger's decisions with the evaluations they rest on. Downstream: dataset
+version, models trained on it, scoring runs, tables of predictions, serving sessions.
 
 A link whose record is not there (a crash between data and evidence, another lake) is a node that says
 *missing*; only a subject that nothing knows is an error.
@@ -39,7 +39,9 @@ def trace(lake: Lake, subject: str, *, decisions: Decisions = ()) -> Trace:
     :raises ArgumentError: ``subject`` is none of these (``argument.trace``).
     :raises NotFoundError: nothing in the lake knows it.
 
-    It reads records and the names of data files, never rows, and changes nothing.
+    It reads records and the names of data files, and changes nothing. Of a prediction that a server gave it
+    also looks for the row in the log; values of rows are never part of a trace. A row that is not in the log
+    is told as missing: the session leads on to the model all the same.
     """
     walk = Walk(lake, decisions)
     text = subject.strip()

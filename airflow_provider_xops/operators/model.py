@@ -22,10 +22,13 @@ Each returns its record (small plain JSON) and puts the same into the asset even
 from __future__ import annotations
 
 from airflow_provider_xops.operators._card import WriteModelCardOperator
+from airflow_provider_xops.operators._deployment import CheckDeploymentOperator, DeployModelOperator
 from airflow_provider_xops.operators._evaluation import ChooseModelOperator, EvaluateModelOperator
 from airflow_provider_xops.operators._gates import CheckGatesOperator
+from airflow_provider_xops.operators._labels import JoinLabelsOperator
+from airflow_provider_xops.operators._nomination import NominateModelOperator, RetireAliasOperator
 from airflow_provider_xops.operators._promotion import PromoteModelOperator, RollbackModelOperator
-from airflow_provider_xops.operators._scoring import ScoreDatasetOperator
+from airflow_provider_xops.operators._scoring import PartitionsToScoreOperator, ScoreDatasetOperator
 from airflow_provider_xops.operators._smoke import SmokeTestModelOperator
 from airflow_provider_xops.operators._training import (
     AdoptModelOperator,
@@ -36,11 +39,17 @@ from airflow_provider_xops.operators._tuning import TuneModelOperator
 
 __all__ = [
     "AdoptModelOperator",
+    "CheckDeploymentOperator",
     "CheckGatesOperator",
     "ChooseModelOperator",
+    "DeployModelOperator",
     "EvaluateModelOperator",
+    "JoinLabelsOperator",
+    "NominateModelOperator",
+    "PartitionsToScoreOperator",
     "PromoteModelOperator",
     "RecordTrainingOperator",
+    "RetireAliasOperator",
     "RollbackModelOperator",
     "ScoreDatasetOperator",
     "SmokeTestModelOperator",

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from airflow_provider_xops.errors import ArgumentError, RegistryError
 from airflow_provider_xops.lake.lake import Lake
@@ -175,7 +174,7 @@ def _adopt_champion(
         )
 
     def decide(now: LedgerState) -> Draft | PromotionDecision:
-        current: Any = now.current
+        current = now.current
         if current is None:
             return Draft(
                 outcome=PromotionOutcome.PROMOTED,
@@ -186,7 +185,7 @@ def _adopt_champion(
                 evidence=(record.record_id,),
             )
         if (current.to_version, current.to_created_at_ms) == (record.version, record.created_at_ms):
-            return now.championships[-1]
+            return current
         raise RegistryError(
             f"{record.name}/{alias} has a champion in the ledger: v{current.to_version}",
             code="registry.has_champion",

@@ -28,7 +28,7 @@ from airflow_provider_xops.errors import ConflictError, LakeError, NotFoundError
 from airflow_provider_xops.lake._delta import delta_errors
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import Actor, PromotionDecision, digest_of
-from airflow_provider_xops.registry.ledger_state import CHAMPION_MAKING, Draft, LedgerState
+from airflow_provider_xops.registry.ledger_state import MOVING, Draft, LedgerState
 
 __all__ = [
     "Draft",
@@ -128,7 +128,7 @@ def state(lake: Lake, model: str, alias: str) -> LedgerState:
 
 
 def current(lake: Lake, model: str, alias: str) -> PromotionDecision | None:
-    """The decision that made the present champion; None if there never was one."""
+    """The decision that an alias's present version rests on; None if it stands for nothing."""
     return state(lake, model, alias).current
 
 
@@ -194,8 +194,8 @@ def _chain_problems(
         if entry.previous_hash != previous:
             yield f"entry {entry.sequence} does not follow the entry before it"
         if entry.decides is not None and entry.decides not in known:
-            yield f"entry {entry.sequence} applies entry {entry.decides}, which made no champion before it"
-        if entry.outcome in CHAMPION_MAKING:
+            yield f"entry {entry.sequence} applies entry {entry.decides}, which moved no alias before it"
+        if entry.outcome in MOVING:
             known.add(entry.sequence)
         previous, expected = entry.entry_hash, entry.sequence + 1
     if written != expected - 1:

@@ -9,9 +9,11 @@ from functools import cached_property
 
 from airflow_provider_xops.records import PromotionDecision, PromotionOutcome
 
-__all__ = ["CHAMPION_MAKING", "Draft", "LedgerState"]
+__all__ = ["CHAMPION_MAKING", "MOVING", "Draft", "LedgerState"]
 
 CHAMPION_MAKING = (PromotionOutcome.PROMOTED, PromotionOutcome.ROLLED_BACK)
+# What says where the alias points: to a champion, to a nominee, to nothing.
+MOVING = (*CHAMPION_MAKING, PromotionOutcome.NOMINATED, PromotionOutcome.RETIRED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,20 +51,26 @@ class LedgerState:
         """The entries that made a champion (promoted, rolled back), in order."""
         return tuple(entry for entry in self.entries if entry.outcome in CHAMPION_MAKING)
 
+    @cached_property
+    def standing(self) -> PromotionDecision | None:
+        """The last entry that says where the alias points; one that retired it says: nowhere."""
+        return next((entry for entry in reversed(self.entries) if entry.outcome in MOVING), None)
+
     @property
     def current(self) -> PromotionDecision | None:
-        """The decision that made the present champion."""
-        return self.championships[-1] if self.championships else None
+        """The decision that the alias's present version rests on; None if it stands for nothing."""
+        last = self.standing
+        return None if last is None or last.outcome is PromotionOutcome.RETIRED else last
 
     @property
     def current_version(self) -> int | None:
-        """The present champion's version."""
+        """The version that the alias stands for: the champion, or a nominee."""
         return self.current.to_version if self.current else None
 
     @property
     def unapplied(self) -> PromotionDecision | None:
-        """The present champion's decision, if MLflow has not been told yet."""
-        decision = self.current
+        """The entry that says where the alias points, if MLflow has not been told yet."""
+        decision = self.standing
         return None if decision is None or self.is_applied(decision) else decision
 
     def is_applied(self, decision: PromotionDecision) -> bool:
@@ -78,6 +86,8 @@ class LedgerState:
         found: set[tuple[int, int | None]] = set()
         champion: tuple[int, int | None] | None = None
         for entry in self.entries:
+            if entry.outcome is PromotionOutcome.RETIRED:
+                champion = None
             if entry.to_version is None:
                 continue
             target = (entry.to_version, entry.to_created_at_ms)
@@ -85,7 +95,7 @@ class LedgerState:
                 found.add(champion)
             if entry.outcome is PromotionOutcome.RELEASED:
                 found.discard(target)
-            if entry.outcome in CHAMPION_MAKING:
+            if entry.outcome in MOVING:
                 champion = target
         return frozenset(found)
 

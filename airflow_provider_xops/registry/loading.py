@@ -24,7 +24,15 @@ from airflow_provider_xops.registry.artifacts import artifact_digest, download
 from airflow_provider_xops.registry.client import RegistryClient, quiet_mlflow
 from airflow_provider_xops.registry.models import known_version
 
-__all__ = ["get_model", "load_model", "model_of", "recorded_version", "resolve_model"]
+__all__ = [
+    "get_model",
+    "load_model",
+    "model_of",
+    "other_files",
+    "read_model",
+    "recorded_version",
+    "resolve_model",
+]
 
 log = logging.getLogger(__name__)
 
@@ -39,20 +47,33 @@ def load_model(client: RegistryClient, lake: Lake, model: ModelVersion) -> Any:
     """
     recorded = recorded_version(lake, model)
     with tempfile.TemporaryDirectory(prefix="xops-model-") as folder:
-        path = download(client, recorded.source_uri, Path(folder) / "model")
-        found = artifact_digest(path)
-        if found != recorded.artifact_digest:
-            raise ModelError(
-                f"the files of model {recorded.name} v{recorded.version} are not those that were registered",
-                code="model.digest_mismatch",
-                why=f"their SHA-256 is {found[:12]}..., recorded is {recorded.artifact_digest[:12]}...:"
-                " somebody changed them in MLflow's artifact store; nothing of them was executed",
-                todo="find out who; roll back to another version with `xops rollback`, or train again",
-                context={"found": found, "recorded": recorded.artifact_digest},
-            )
-        estimator = _read(path, recorded)
+        return read_model(download(client, recorded.source_uri, Path(folder) / "model"), recorded)
+
+
+def read_model(path: Path, recorded: ModelVersion) -> Any:
+    """The fitted estimator in the files at ``path``, which are proved to be the recorded ones first.
+
+    :param recorded: the version's record as the lake has it.
+    :raises ModelError: as :func:`load_model`.
+    """
+    found = artifact_digest(path)
+    if found != recorded.artifact_digest:
+        raise other_files(recorded, found)
+    estimator = _read(path, recorded)
     log.info("Loaded model %s v%d, digest %s.", recorded.name, recorded.version, found[:12])
     return estimator
+
+
+def other_files(recorded: ModelVersion, found: str) -> ModelError:
+    """The error for files of another digest than the recorded one."""
+    return ModelError(
+        f"the files of model {recorded.name} v{recorded.version} are not those that were registered",
+        code="model.digest_mismatch",
+        why=f"their SHA-256 is {found[:12]}..., recorded is {recorded.artifact_digest[:12]}...:"
+        " somebody changed them in MLflow's artifact store; nothing of them was executed",
+        todo="find out who; roll back to another version with `xops rollback`, or train again",
+        context={"found": found, "recorded": recorded.artifact_digest},
+    )
 
 
 def get_model(lake: Lake, name: str, version: int, *, created_at_ms: int | None = None) -> ModelVersion:

@@ -11,6 +11,9 @@ that the evaluation has deferred (it had no evidence for them yet) must be answe
 same model and evaluation, whose own gates are proved by its digest. One answer that is missing, or has no
 figure, holds the promotion.
 
+**People.** Where they were asked, their answer comes first: a no rejects, silence expires, whatever the gates
+say. A refusal that stands holds, asked or not.
+
 What it does not do: it trains, evaluates and asks nobody. It cannot know rows that reached the holdout
 through another table; the leak check compares selections of the same table.
 """
@@ -18,39 +21,44 @@ through another table; the leak check compares selections of the same table.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from airflow_provider_xops.errors import ArgumentError, NotFoundError, RegistryError
+from airflow_provider_xops.errors import ArgumentError, NotFoundError
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.pins import pin
 from airflow_provider_xops.records import (
     Actor,
-    Approval,
+    ApprovalResult,
     Evaluation,
     GateReport,
     ModelVersion,
     PromotionDecision,
     PromotionOutcome,
+    Record,
 )
 from airflow_provider_xops.registry import ledger
+from airflow_provider_xops.registry._against_mlflow import check_version, moved_by_hand
+from airflow_provider_xops.registry._approval_answers import (
+    NOT_STANDING,
+    REFUSED,
+    People,
+    check_approval,
+    people_of,
+)
 from airflow_provider_xops.registry._gate_answers import judge_answers
+from airflow_provider_xops.registry.aliases import CHAMPION, check_alias
 from airflow_provider_xops.registry.apply import apply_decision
-from airflow_provider_xops.registry.approvals import standing_of, words_on
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.leaks import leak_of
 from airflow_provider_xops.registry.ledger import Draft, LedgerState
 from airflow_provider_xops.registry.loading import model_of
-from airflow_provider_xops.registry.models import created_ms
 from airflow_provider_xops.registry.recorded import recorded
 
 __all__ = ["PromotionResult", "promote"]
 
 log = logging.getLogger(__name__)
-
-# How the reason of a decision begins that people's refusals have held.
-REFUSED = "refused: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +75,11 @@ def promote(
     client: RegistryClient,
     *,
     model: ModelVersion,
-    alias: str = "champion",
+    alias: str = CHAMPION,
     expected: int | None,
     evaluation: Evaluation | None,
     gate_report: GateReport | None = None,
+    approval: ApprovalResult | None = None,
     actor: Actor,
     as_of: datetime,
 ) -> PromotionResult:
@@ -80,15 +89,20 @@ def promote(
     :param evaluation: gates and figures of this very model; None, or one without gates, promotes nothing.
         What the evidence holds of it is judged.
     :param gate_report: the answers to gates that the evaluation deferred (and perhaps to more of them).
-    :returns: ``promoted``, ``rejected`` (a gate failed) or ``held``; the reason says which of *superseded*,
-        *leak*, *blocked*, *no gates*, *not measured*, *refused*, *other files*, *ledger mismatch* it was.
-    :raises ArgumentError: the evaluation is of another model or not in the evidence
-        (``argument.evaluation``), or the gate report is of another model or evaluation, or not in the
-        evidence (``argument.gate_report``).
+    :param approval: what came of asking people about this evaluation; None: nobody was asked. Their words are
+        read again: as many different people as were needed must still stand by theirs.
+    :returns: ``promoted``, ``rejected`` (a gate failed, or a person said no), ``expired`` (people were asked,
+        too few answered in time) or ``held``; the reason says which of *superseded*, *leak*, *blocked*, *no
+        gates*, *not measured*, *refused*, *approval does not stand*, *other files*, *ledger mismatch* it was.
+        It names the people whose approval stands (``approved_by``), asked or not.
+    :raises ArgumentError: the alias is none (``argument.alias``); the evaluation is of another model or not
+        in the evidence (``argument.evaluation``), or the gate report (``argument.gate_report``) or approval
+        (``argument.approval``) is of another model, evaluation or alias, or not in the evidence.
     :raises NotFoundError: the version is not in MLflow. :raises RegistryError: ``registry.model_recreated``.
     :raises UnavailableError: MLflow or the storage did not answer; nothing half-done needs anything but a
         retry.
     """
+    check_alias(alias)
     if evaluation is not None and evaluation.model != model.ref:
         raise ArgumentError(
             f"the evaluation is of {evaluation.model}, not of {model.ref}",
@@ -100,17 +114,18 @@ def promote(
     if gate_report is not None:
         _check_report(gate_report, model, evaluation)
         gate_report = recorded(lake, gate_report, argument="gate_report")
+    if approval is not None:
+        check_approval(approval, model, evaluation, alias)
+        approval = recorded(lake, approval, argument="approval")
     # Before anything is decided: is MLflow there, and does it have this version?
     check_version(client, model.name, model.version, model.created_at_ms)
     seen_alias = client.alias_target(model.name, alias)
     champions = _Champions(lake)
-    evidence = _evidence(model, evaluation, gate_report)
-
-    def refusals() -> tuple[Approval, ...]:
-        return standing_of(words_on(lake, model), as_of=as_of).refusals
+    evidence = _evidence(model, evaluation, gate_report, approval)
 
     def decide(now: LedgerState) -> Draft | PromotionDecision:
-        earlier = _same_decision(now, model, evaluation, evidence, actor, refusals)
+        people = people_of(lake, model, approval, as_of=as_of)
+        earlier = _same_decision(now, model, evaluation, evidence, actor, people)
         if earlier is not None:
             return earlier
         outcome, reason = judge(
@@ -120,8 +135,8 @@ def promote(
             evaluation=evaluation,
             gate_report=gate_report,
             champion=champions.of(now),
-            alias_target=lambda: _moved_by_hand(client, now, alias, seen_alias),
-            refusals=refusals,
+            alias_target=lambda: moved_by_hand(client, now, seen_alias),
+            people=people,
             other_files=lambda: _other_files(lake, model),
         )
         return Draft(
@@ -133,6 +148,7 @@ def promote(
             to_created_at_ms=model.created_at_ms,
             artifact_digest=model.artifact_digest,
             evidence=evidence,
+            approved_by=people.approved_by,
         )
 
     decision, written = ledger.append(lake, model.name, alias, decide, actor=actor, as_of=as_of)
@@ -154,25 +170,27 @@ def judge(
     champion: ModelVersion | None,
     alias_target: Callable[[], int | None],
     gate_report: GateReport | None = None,
-    refusals: Callable[[], Sequence[Approval]] = tuple,
+    people: People | None = None,
     other_files: Callable[[], str] = str,
 ) -> tuple[PromotionOutcome, str]:
     """What the ledger's state and the evaluation say about a candidate; pure but for the functions.
 
     :param champion: the record of the present champion, None if there is none or it is unknown to the lake.
     :param alias_target: gives the version that somebody moved the alias to by hand, else None.
-    :param refusals: gives the refusals of this version that stand.
+    :param people: what people say about this version; None: nothing.
     :param other_files: gives the digest of other files that were recorded as this version, else nothing.
     """
     held = PromotionOutcome.HELD
-    current = now.current
+    current, people = now.current, people or People()
+    if people.asked is not None and people.asked[0] is not held:
+        return people.asked
     if (model.version, model.created_at_ms) in now.blocked:
         return held, f"blocked: v{model.version} was rolled back from; release it by name first"
     if current is not None and (current.to_version, current.to_created_at_ms) == (
         model.version,
         model.created_at_ms,
     ):
-        return held, f"already champion: v{model.version} since entry {current.sequence}"
+        return held, f"already {now.alias}: v{model.version} since entry {current.sequence}"
     if expected != now.current_version:
         return held, f"superseded: decided against {_v(expected)}, the champion is {_v(now.current_version)}"
     if evaluation is None or not (evaluation.gates or evaluation.deferred_gates or gate_report is not None):
@@ -196,9 +214,8 @@ def judge(
     outcome, reason = judge_answers(evaluation, gate_report)
     if outcome is not PromotionOutcome.PROMOTED:
         return outcome, reason
-    refused = refusals()
-    if refused:
-        return held, _refused_by(refused)
+    if people.against:
+        return held, people.against[-1]
     others = other_files()
     if others:
         return held, (
@@ -209,26 +226,6 @@ def judge(
         "" if model.training is not None else "; its training data are unknown, so a leak cannot be excluded"
     )
     return outcome, f"{reason}{unknown}"
-
-
-def check_version(client: RegistryClient, name: str, version: int, created_at_ms: int | None) -> None:
-    """See that MLflow has this very version.
-
-    :raises NotFoundError: it has none of that number. :raises RegistryError: ``registry.model_recreated``.
-    """
-    entity = client.get_version(name, version)
-    if created_at_ms is not None and created_ms(entity) != created_at_ms:
-        raise RegistryError(
-            f"model {name} v{version} in MLflow is not the one that was recorded",
-            code="registry.model_recreated",
-            why=f"it was made at {created_ms(entity)}, recorded is {created_at_ms}: somebody deleted"
-            " the model and made another of the same name, whose versions count from 1 again",
-            todo="train and register the model again, or adopt the version that is there",
-        )
-
-
-def _refused_by(words: Sequence[Approval]) -> str:
-    return REFUSED + "; ".join(f"by {word.person} ({word.reason})" for word in words)
 
 
 class _Champions:
@@ -261,32 +258,34 @@ def _same_decision(
     evaluation: Evaluation | None,
     evidence: tuple[str, ...],
     actor: Actor,
-    refusals: Callable[[], Sequence[Approval]],
+    people: People,
 ) -> PromotionDecision | None:
     """What this piece of work has decided before about this model on this evidence.
 
     A retry asks the deferred gates again, and gets other figures (an age, a latency) in another report: its
     own promotion is found by model and evaluation alone. What was held or rejected is decided again when the
-    answers are others, or the refusals that held it.
+    answers are others, or the words of people that held it.
     """
-    basis = _evidence(model, evaluation, None)
-    outcomes = (PromotionOutcome.PROMOTED, PromotionOutcome.HELD, PromotionOutcome.REJECTED)
+    basis = _evidence(model, evaluation)
+    outcomes = (
+        PromotionOutcome.PROMOTED,
+        PromotionOutcome.HELD,
+        PromotionOutcome.REJECTED,
+        PromotionOutcome.EXPIRED,
+    )
     for entry in now.by_key(actor.idempotency_key, *outcomes):
         same = (entry.to_version, entry.to_created_at_ms) == (model.version, model.created_at_ms)
         promoted = entry.outcome is PromotionOutcome.PROMOTED
         known = (entry.evidence[:2] if promoted else entry.evidence) == (basis if promoted else evidence)
-        if same and known and entry.reason.startswith(REFUSED):
-            known = entry.reason == _refused_by(refusals())
+        if same and known and entry.reason.startswith((REFUSED, NOT_STANDING)):
+            known = entry.reason in people.against
         if same and known:
             log.info("This work has decided before: entry %d, %s.", entry.sequence, entry.outcome)
             return entry
     return None
 
 
-def _evidence(
-    model: ModelVersion, evaluation: Evaluation | None, gate_report: GateReport | None
-) -> tuple[str, ...]:
-    records = (model, evaluation, gate_report)
+def _evidence(*records: Record | None) -> tuple[str, ...]:
     return tuple(record.record_id for record in records if record is not None)
 
 
@@ -320,15 +319,6 @@ def _check_report(report: GateReport, model: ModelVersion, evaluation: Evaluatio
             code="argument.gate_report",
             todo="pass the report that was made of this evaluation",
         )
-
-
-def _moved_by_hand(client: RegistryClient, now: LedgerState, alias: str, seen: int | None) -> int | None:
-    """The version the alias was moved to by hand; a deleted alias or one on its way is not that."""
-    if now.unapplied is not None or seen in (None, now.current_version):
-        return None
-    # The alias was read before the ledger: another promoter may have been between the two.
-    target = client.alias_target(now.model, alias)
-    return None if target in (None, now.current_version) else target
 
 
 def _mismatch(moved_to: int, now: LedgerState) -> str:

@@ -3,6 +3,13 @@
 For the rollback operator, the reference DAG ``xops_rollback`` and the command line. A rollback is a decision
 in the ledger like any other; the version that is left is blocked from promotion until somebody releases it by
 name.
+
+Before anything is decided the target's files are downloaded, proved by their digest and loaded: a way back
+that leads to a broken model is found while the old one still answers. In an emergency that can be left out;
+the ledger says so then.
+
+What it does not do: it moves no traffic and unloads nothing. Servers follow the ledger, which wins over any
+traffic split.
 """
 
 from __future__ import annotations
@@ -11,24 +18,29 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime
 
-from airflow_provider_xops.errors import ArgumentError, NotFoundError, RegistryError
+from airflow_provider_xops.errors import ArgumentError, ModelError, NotFoundError, RegistryError
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.records import Actor, PromotionDecision, PromotionOutcome
+from airflow_provider_xops.records import Actor, ModelVersion, PromotionDecision, PromotionOutcome
 from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.apply import apply_decision
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.ledger import Draft, LedgerState
-from airflow_provider_xops.registry.loading import get_model
-from airflow_provider_xops.registry.models import created_ms
+from airflow_provider_xops.registry.loading import get_model, load_model
+from airflow_provider_xops.registry.models import created_ms, known_version
 
 __all__ = ["RollbackResult", "release", "rollback"]
 
 log = logging.getLogger(__name__)
 
+UNVERIFIED = " (unverified: the files were not looked at)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RollbackResult:
-    """What a rollback did, or with ``dry_run`` would do (``decision`` is None then)."""
+    """What a rollback did, or with ``dry_run`` would do (``decision`` is None then).
+
+    :param verified: whether the target was loaded before the decision; None: it was decided before.
+    """
 
     decision: PromotionDecision | None
     from_version: int | None
@@ -36,6 +48,7 @@ class RollbackResult:
     applied: bool
     reused: bool
     dry_run: bool
+    verified: bool | None = None
 
 
 def rollback(
@@ -46,6 +59,9 @@ def rollback(
     alias: str = "champion",
     to_version: int | None = None,
     reason: str,
+    verify: bool = True,
+    expected_sequence: int | None = None,
+    evidence: tuple[str, ...] = (),
     actor: Actor,
     as_of: datetime,
     dry_run: bool = False,
@@ -55,11 +71,23 @@ def rollback(
     :param to_version: a version that was champion before, or the one that somebody moved the alias to by
         hand; None is the champion before the present one that is not blocked and still exists.
     :param reason: why; it stands in the ledger.
-    :param dry_run: say what would be done and change nothing.
+    :param verify: download the target's files, prove their digest and load them before anything is decided;
+        False is for an emergency, and the ledger's reason says *unverified*.
+    :param expected_sequence: the ledger entry that made the champion that is to be left; None: whatever it
+        is. What was promoted since is not undone by a check of what was there before.
+    :param evidence: ids of the records that are the cause, such as a failed check.
+    :param dry_run: say what would be done and change nothing; the target is verified all the same.
+    :returns: the same decision when the same work asks again.
     :raises ArgumentError: no reason given (``argument.reason``).
     :raises RegistryError: ``registry.no_champion``, ``registry.nothing_to_roll_back_to``,
-        ``registry.never_champion``, ``registry.blocked``, ``registry.model_recreated``.
-    :raises NotFoundError: the version is not in MLflow any more.
+        ``registry.never_champion``, ``registry.blocked``, ``registry.model_recreated``,
+        ``registry.not_standing`` (the alias does not rest on the expected entry any more).
+    :raises ModelError: the target's files are not those that were registered, or do not load here
+        (``model.digest_mismatch``, ``model.load_failed``, ``model.untrusted``); nothing was changed.
+    :raises NotFoundError: the version is not in MLflow any more, or the lake has no record of it.
+    :raises UnavailableError: MLflow or a storage did not answer.
+
+    >>> rollback(lake, client, model_name="late", reason="too slow", actor=me, as_of=now)  # doctest: +SKIP
     """
     if not reason.strip():
         raise ArgumentError(
@@ -71,7 +99,10 @@ def rollback(
         return _result(
             earlier, applied=apply_decision(lake, client, earlier, actor=actor, as_of=as_of), reused=True
         )
+    _check_standing(now, expected_sequence)
     target, created_at_ms, digest = _target(lake, client, now, to_version)
+    if verify:
+        _verify(lake, client, model_name, target, created_at_ms, digest)
     if dry_run:
         log.info("Would roll %s/%s back from v%s to v%d.", model_name, alias, now.current_version, target)
         return RollbackResult(
@@ -81,6 +112,7 @@ def rollback(
             applied=False,
             reused=False,
             dry_run=True,
+            verified=verify,
         )
     left = now.current
 
@@ -88,6 +120,7 @@ def rollback(
         again = _same_rollback(read, to_version, actor)
         if again is not None:
             return again
+        _check_standing(read, expected_sequence)
         if read.current != left:
             raise RegistryError(
                 f"the champion of {model_name}/{alias} changed while rolling back",
@@ -98,18 +131,18 @@ def rollback(
             )
         return Draft(
             outcome=PromotionOutcome.ROLLED_BACK,
-            reason=reason.strip(),
+            reason=reason.strip() + ("" if verify else UNVERIFIED),
             expected=read.current_version,
             from_version=read.current_version,
             to_version=target,
             to_created_at_ms=created_at_ms,
             artifact_digest=digest,
-            evidence=(left.record_id,) if left else (),
+            evidence=(*((left.record_id,) if left else ()), *evidence),
         )
 
     decision, written = ledger.append(lake, model_name, alias, decide, actor=actor, as_of=as_of)
     applied = apply_decision(lake, client, decision, actor=actor, as_of=as_of)
-    return _result(decision, applied=applied, reused=not written)
+    return _result(decision, applied=applied, reused=not written, verified=verify if written else None)
 
 
 def release(
@@ -156,7 +189,9 @@ def release(
     return entry
 
 
-def _result(decision: PromotionDecision, *, applied: bool, reused: bool) -> RollbackResult:
+def _result(
+    decision: PromotionDecision, *, applied: bool, reused: bool, verified: bool | None = None
+) -> RollbackResult:
     if decision.to_version is None:
         raise RegistryError(f"ledger entry {decision.sequence} names no version", code="registry.no_target")
     return RollbackResult(
@@ -166,7 +201,51 @@ def _result(decision: PromotionDecision, *, applied: bool, reused: bool) -> Roll
         applied=applied,
         reused=reused,
         dry_run=False,
+        verified=verified,
     )
+
+
+def _check_standing(now: LedgerState, expected_sequence: int | None) -> None:
+    standing = now.standing.sequence if now.standing else None
+    if expected_sequence is not None and standing != expected_sequence:
+        raise RegistryError(
+            f"{now.model}/{now.alias} does not rest on entry {expected_sequence} any more",
+            code="registry.not_standing",
+            why=f"it rests on entry {standing}" if standing else "nothing was decided yet",
+            todo="look at `xops history`; what was decided since needs a look of its own",
+        )
+
+
+def _verify(
+    lake: Lake, client: RegistryClient, name: str, version: int, created_at_ms: int | None, digest: str | None
+) -> None:
+    """Prove the target's files and load them; the error says that nothing was rolled back."""
+    try:
+        record = get_model(lake, name, version, created_at_ms=created_at_ms)
+        if digest is not None and record.artifact_digest != digest:
+            # Recorded twice, with other files: the ledger knows which of them were champion.
+            record = _of_digest(lake, name, version, created_at_ms or record.created_at_ms, digest)
+        load_model(client, lake, record)
+    except (ModelError, NotFoundError) as error:
+        raise type(error)(
+            f"{name} was not rolled back to v{version}: {error.what}",
+            code=error.code,
+            why=error.why,
+            todo=f"name another former champion (`xops rollback {name} --to N`); in an emergency, and knowing"
+            " what is there, `--unverified`",
+            context=error.context,
+        ) from None
+    log.info("Model %s v%d is what was registered, and loads.", name, version)
+
+
+def _of_digest(lake: Lake, name: str, version: int, created_at_ms: int, digest: str) -> ModelVersion:
+    record = known_version(lake, name=name, version=version, created_at_ms=created_at_ms, digest=digest)
+    if record is None:
+        raise NotFoundError(
+            f"the lake has no evidence of model {name} v{version} with the files that were champion",
+            code="not_found.model_record",
+        )
+    return record
 
 
 def _same_rollback(now: LedgerState, to_version: int | None, actor: Actor) -> PromotionDecision | None:

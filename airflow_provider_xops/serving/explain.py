@@ -1,7 +1,8 @@
 """Why one prediction is what it is: from its id to the contribution of each feature.
 
 For ``xops explain`` and notebooks. The id leads to the scoring run, the run to the model version and to the
-input row; the model is asked again, and its answer is compared with the one that was written.
+input row; of a prediction that a server gave, to its session and to the row in the prediction log, if the log
+keeps the features. The model is asked again, and its answer is compared with the one that was written.
 
 The result holds values of a row. It is for the person who asked and may read the lake; nothing here writes
 it to a log or a record.
@@ -17,19 +18,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 
-from airflow_provider_xops.errors import ArgumentError, DataError, LakeError, NotFoundError
+from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.evaluation import _shap
 from airflow_provider_xops.evaluation._extras import has
 from airflow_provider_xops.evaluation.explanation import background_of
-from airflow_provider_xops.lake import read
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.records import DatasetRef, ModelRef, ModelVersion, ScoringRun
+from airflow_provider_xops.records import DatasetRef, ModelRef
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.loading import load_model
+from airflow_provider_xops.serving._explained_rows import Written, row_of, same
 from airflow_provider_xops.serving.batch import PREDICTION_ID_DIGITS
-from airflow_provider_xops.training.frames import feature_frame
 from airflow_provider_xops.training.predicting import predict, task_of
 
 __all__ = ["Contribution", "Explanation", "explain"]
@@ -37,9 +36,6 @@ __all__ = ["Contribution", "Explanation", "explain"]
 log = logging.getLogger(__name__)
 
 _PREDICTION = re.compile(rf"(?P<run>[0-9a-f]{{{PREDICTION_ID_DIGITS}}})-(?P<row>[0-9]{{1,18}})")
-SAME_WITHIN = 1e-9
-# What a table that was removed or cleaned up says; one that is damaged is not as good as gone.
-GONE = frozenset({"lake.missing_file", "lake.not_found"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +52,7 @@ class Explanation:
     """One prediction taken apart.
 
     :param input: the dataset version, ``partition`` and ``row`` (0 is the partition's first) it was made
-        from.
+        from; of a prediction that a server gave, the log, and its number in the server's session.
     :param output: what is explained: the probability of this class, or the predicted number (empty).
     :param answer: the model's answer now; ``base`` its mean answer over the background rows.
     :param contributions: the largest first.
@@ -100,7 +96,8 @@ def explain(
         without its training rows is compared with rows of the partition that was scored.
     :raises ArgumentError: ``argument.prediction_id``, ``argument.background``.
     :raises NotFoundError: ``not_found.prediction``.
-    :raises DataError: ``data.partition_changed``: the partition read is not the one that was scored.
+    :raises DataError: ``data.partition_changed``: the partition read is not the one that was scored;
+        ``data.features_not_kept``: the log of the server that gave it does not keep the features.
     :raises LakeError: a data file of either table is damaged or may not be read.
     :raises ModelError: the model cannot be loaded, or predict.
 
@@ -118,15 +115,12 @@ def explain(
         )  # fmt: skip
     if background < 1:
         raise ArgumentError("no background rows", code="argument.background", todo="give 1 or more")
-    run, row = _run_of(lake, prediction_id, match["run"]), int(match["row"])
-    if row >= run.rows:
-        raise _unknown(prediction_id, f"the scoring run made {run.rows} predictions, counted from 0")
-    model = lake.evidence.get(ModelVersion.kind, run.model_record)
-    assert isinstance(model, ModelVersion)
-    frame = _row(lake, run, row, model)
+    written = row_of(lake, prediction_id.strip(), match["run"], int(match["row"]))
+    model = written.model
     estimator = load_model(client, lake, model)
     task, name = task_of(estimator, recorded=model.task), str(model.ref)
-    others, told = _background(lake, run, model, background, seed)
+    others, told = _background(lake, written, background, seed)
+    frame = _alike(written.frame, others)
     if has("shap"):
         made = _shap.contributions(estimator, frame, others, task=task, name=name, seed=seed)
     else:
@@ -137,8 +131,9 @@ def explain(
     order = np.argsort(-np.abs(made.values[0, :, output]), kind="stable")
     log.info("Explained a prediction of %s by %s.", model.ref, made.method)
     return Explanation(
-        prediction_id=prediction_id.strip(), model=model.ref, input=run.dataset_in, partition=run.partition,
-        row=row, prediction=_plain(label), output=str(made.outputs[output]),
+        prediction_id=prediction_id.strip(), model=model.ref, input=written.dataset,
+        partition=written.partition, row=written.row, prediction=_plain(label),
+        output=str(made.outputs[output]),
         answer=float(made.said[0, output]), base=float(made.base[output]),
         contributions=tuple(
             Contribution(
@@ -148,84 +143,33 @@ def explain(
             for place in order
         ),
         method=made.method,
-        agrees=_agrees(lake, run, row, _plain(label), None if said.scores is None else said.scores[0]),
+        agrees=None if written.said is None else (
+            same(written.said[0], _plain(label))
+            and same(written.said[1], None if said.scores is None else _plain(said.scores[0]))
+        ),
         background=told, background_rows=len(others),
     )  # fmt: skip
 
 
-def _run_of(lake: Lake, prediction_id: str, digits: str) -> ScoringRun:
-    found = [run for run in lake.evidence.find(ScoringRun.kind, digits) if isinstance(run, ScoringRun)]
-    if len(found) != 1:
-        raise _unknown(prediction_id, f"{len(found)} scoring runs have ids that begin with its digits")
-    return found[0]
-
-
-def _unknown(prediction_id: str, why: str) -> NotFoundError:
-    return NotFoundError(
-        f"the lake knows no prediction {prediction_id}", code="not_found.prediction", why=why,
-        todo="check the id, and that this is the lake it was written to",
-    )  # fmt: skip
-
-
-def _row(lake: Lake, run: ScoringRun, row: int, model: ModelVersion) -> pd.DataFrame:
-    """The input row of a prediction, from the very content that was scored."""
-    now = read.partition_digests(lake, run.dataset_in).get(run.partition)
-    if now != run.input_digest:
-        raise DataError(
-            f"partition {run.partition} of {run.dataset_in} is not the one that was scored",
-            code="data.partition_changed",
-            why="it is not there" if now is None else "its digest is another one",
-            todo=f"check the table with `xops lake verify {run.dataset_in}`",
-        )  # fmt: skip
-    first = 0
-    reader = read.scan(
-        lake, run.dataset_in, partitions=[run.partition], columns=list(model.features), batch_rows=50_000
-    )
-    for batch in reader:
-        if row < first + batch.num_rows:
-            return feature_frame(batch.slice(row - first, 1), model.features)
-        first += batch.num_rows
-    raise _unknown(run.record_id, f"the partition has {first} rows")
-
-
-def _background(
-    lake: Lake, run: ScoringRun, model: ModelVersion, rows: int, seed: int
-) -> tuple[pd.DataFrame, str]:
+def _background(lake: Lake, written: Written, background: int, seed: int) -> tuple[pd.DataFrame, str]:
+    model = written.model
     if model.training is not None:
-        return background_of(lake, model, rows=rows, seed=seed), f"training rows of {model.training.dataset}"
+        return (
+            background_of(lake, model, rows=background, seed=seed),
+            f"training rows of {model.training.dataset}",
+        )
     log.info("The training rows of %s are not known; other rows of the partition stand in.", model.ref)
-    table = read.scan(
-        lake, run.dataset_in, partitions=[run.partition], columns=list(model.features)
-    ).read_all()
-    chosen = np.random.default_rng(seed).permutation(table.num_rows)[:rows]
-    return feature_frame(table.take(np.sort(chosen)), model.features), f"scored rows of {run.dataset_in}"
+    return written.others(lake, background, seed), f"scored rows of {written.dataset}"
 
 
-def _agrees(lake: Lake, run: ScoringRun, row: int, label: Any, score: Any) -> bool | None:
-    """Whether the prediction that was written is the one the model gives now."""
-    own = pc.field("prediction_id") == f"{run.record_id[:PREDICTION_ID_DIGITS]}-{row}"
-    try:
-        rows = read.scan(
-            lake, run.dataset_out, partitions=[run.partition], columns=["prediction", "score"], filter=own
-        ).read_all()  # fmt: skip
-    except (NotFoundError, ArgumentError):  # expired, dropped or made again since
-        return None
-    except LakeError as error:
-        if error.code not in GONE:
-            raise
-        return None
-    if rows.num_rows != 1:
-        return None
-    written = rows.to_pylist()[0]
-    return _same(written["prediction"], label) and _same(written["score"], score)
-
-
-def _same(written: Any, said: Any) -> bool:
-    said = _plain(said)
-    if written is None or said is None or isinstance(written, str):
-        # Missing agrees with missing alone.
-        return written is said if None in (written, said) else written == str(said)
-    return math.isclose(written, float(said), rel_tol=SAME_WITHIN, abs_tol=SAME_WITHIN)
+def _alike(frame: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """The row with the times of the training rows: a log keeps all of them in UTC, dates too."""
+    for name in frame.columns:
+        if frame[name].dtype.kind == "M" and frame[name].dtype != others[name].dtype:
+            plain = frame[name].dt.tz_convert("UTC").dt.tz_localize(None)
+            zone = getattr(others[name].dtype, "tz", None)
+            frame = frame.assign(**{name: plain if zone is None else plain.dt.tz_localize("UTC")})
+    return frame
 
 
 def _plain(value: Any) -> Any:

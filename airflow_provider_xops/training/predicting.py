@@ -18,6 +18,9 @@ from airflow_provider_xops.training.user_errors import describe
 
 __all__ = ["check_columns", "predict", "task_of"]
 
+# Far above the rounding of a probability, far below any difference that matters.
+CLEARLY = 1e-9
+
 
 def predict(estimator: Any, frame: pd.DataFrame, *, task: Task, name: str) -> Predictions:
     """The estimator's predictions for the rows of a feature frame, which must have at least one row.
@@ -105,13 +108,35 @@ def _labels_and_probabilities(estimator: Any, frame: Any) -> tuple[Any, Any]:
     from sklearn.pipeline import Pipeline
 
     rows = frame
-    if isinstance(estimator, Pipeline) and len(estimator.steps) > 1:
-        # What Pipeline.predict does, once for both answers.
+    if type(estimator) is Pipeline:
+        # What Pipeline.predict does, once for both answers and without making a pipeline of the first steps.
+        for _, step in estimator.steps[:-1]:
+            rows = rows if step in (None, "passthrough") else step.transform(rows)
+        estimator = estimator.steps[-1][1]
+    elif isinstance(estimator, Pipeline) and len(estimator.steps) > 1:
         rows, estimator = estimator[:-1].transform(frame), estimator.steps[-1][1]
     probabilities = np.asarray(estimator.predict_proba(rows), dtype=np.float64)
-    if _takes_most_likely(estimator) and probabilities.ndim == 2:
+    if probabilities.ndim == 2 and (
+        _takes_most_likely(estimator) or (_takes_largest_decision(estimator) and _no_tie(probabilities))
+    ):
         return np.asarray(estimator.classes_)[np.argmax(probabilities, axis=1)], probabilities
     return np.asarray(estimator.predict(rows)), probabilities
+
+
+def _takes_largest_decision(estimator: Any) -> bool:
+    """Whether ``predict`` is known to be the class of the largest decision value, of which the probability is
+    a growing function: the most likely class, but for rounding where two are alike."""
+    from sklearn import linear_model
+
+    return type(estimator) is linear_model.LogisticRegression
+
+
+def _no_tie(probabilities: Any) -> bool:
+    """Whether in every row one class is clearly the most likely."""
+    if probabilities.shape[1] < 2:
+        return False
+    highest = np.partition(probabilities, -2, axis=1)[:, -2:]
+    return bool(np.all(highest[:, 1] - highest[:, 0] > CLEARLY))
 
 
 def _takes_most_likely(estimator: Any) -> bool:

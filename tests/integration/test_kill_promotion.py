@@ -199,8 +199,8 @@ def test_a_promotion_killed_before_any_step_ends_as_one_never_killed(
         "put",
         "_commit",
         "put",
-        "set_registered_model_alias",
         "set_model_version_tag",
+        "set_registered_model_alias",
         "_commit",
     ]
     assert expected["alias"] == {"champion": 2}

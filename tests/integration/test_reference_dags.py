@@ -96,6 +96,7 @@ def test_every_dag_loads_without_errors_or_warnings_and_says_what_it_is_for(bag:
     assert set(bag.dags) == {
         "flights_dataops",
         "flights_profile",
+        "flights_release",
         "flights_training",
         "flights_scoring",
         "xops_rollback",

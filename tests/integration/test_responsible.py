@@ -195,7 +195,7 @@ def test_a_changed_prediction_is_told(
     lake: Lake, client: RegistryClient, scored: ScoreResult, monkeypatch: pytest.MonkeyPatch, column: str,
     value: Any,
 ) -> None:  # fmt: skip
-    from airflow_provider_xops.serving import explain as room
+    from airflow_provider_xops.serving import _explained_rows as room
 
     there = read.scan
 
@@ -215,7 +215,7 @@ def test_a_changed_prediction_is_told(
 def test_a_table_of_predictions_that_is_gone_is_told_from_one_that_is_damaged(
     lake: Lake, client: RegistryClient, scored: ScoreResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_xops.serving import explain as room
+    from airflow_provider_xops.serving import _explained_rows as room
 
     there = read.scan
     error: XOpsError = NotFoundError("gone", code="not_found.table", todo="")
@@ -252,7 +252,7 @@ def test_what_is_no_prediction_is_refused(lake: Lake, client: RegistryClient, sc
 def test_another_content_than_was_scored_is_not_explained(
     lake: Lake, client: RegistryClient, scored: ScoreResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_xops.serving import explain as room
+    from airflow_provider_xops.serving import _explained_rows as room
 
     monkeypatch.setattr(room.read, "partition_digests", lambda lake, ref: {DAYS[2]: "another"})
     with pytest.raises(DataError) as caught:

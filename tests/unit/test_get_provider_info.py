@@ -50,7 +50,7 @@ def test_package_name_is_the_distribution_that_carries_the_entry_point() -> None
 def test_every_call_gives_a_fresh_value() -> None:
     get_provider_info()["connection-types"].clear()
 
-    assert len(get_provider_info()["connection-types"]) == 2
+    assert len(get_provider_info()["connection-types"]) == 3
 
 
 def test_module_imports_nothing_and_so_cannot_fail_in_discovery() -> None:

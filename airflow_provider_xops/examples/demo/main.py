@@ -51,8 +51,9 @@ def run_demo(*, state: Path, dags: Path, keep: bool = True, story: Story | None 
         replay = Replay(stack=stack, api=api, lake=lake, say=say, story=story)
         replay.play()
         summary = collect(
-            stack, lake, story, stopped_reasons=replay.stopped_reasons, seconds=time.monotonic() - started
-        )
+            stack, lake, story, stopped_reasons=replay.stopped_reasons, online=replay.online,
+            seconds=time.monotonic() - started,
+        )  # fmt: skip
         _write(stack.state / "summary.json", summary)
         print(render_summary(summary), flush=True)
         code = 0 if summary["ok"] else 1

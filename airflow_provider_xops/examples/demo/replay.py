@@ -3,8 +3,9 @@
 January to March 2013 arrive as history, are profiled, and train the first champion; a week of April is
 replayed day by day. One day brings a few bad rows, which are set aside; one a broken file, which is stopped
 and mended; one a file whose every value is plausible and whose distances are in another unit, which only a
-control chart sees. A challenger meets the champion; every day is scored. Every step has a fixed run id in
-Airflow, so a second run of the demo finds what the first one did and goes on.
+control chart sees. A challenger meets the champion; every day is scored. Meanwhile a scoring server is asked
+without a pause, and follows the champion. Every step has a fixed run id in Airflow, so a second run of the
+demo finds what the first one did and goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from airflow_provider_xops.errors import NotFoundError, XOpsError
 from airflow_provider_xops.examples.demo.airflow_api import AirflowApi
+from airflow_provider_xops.examples.demo.passengers import Passengers
 from airflow_provider_xops.examples.demo.stack import Stack
 from airflow_provider_xops.examples.flights.landing import (
     break_file,
@@ -30,7 +32,9 @@ from airflow_provider_xops.lake.lake import Lake
 
 __all__ = ["Replay", "StepFailed", "Story", "days_between"]
 
+MODEL = "flights_late_arrival"
 POLL_S = 0.7
+SWAP_TIMEOUT_S = 60
 RUN_TIMEOUT_S = 420
 FINAL = {"success", "failed", "skipped", "upstream_failed", "removed"}
 
@@ -74,6 +78,7 @@ class Replay:
     say: Callable[[str], None]
     story: Story = field(default_factory=Story)
     stopped_reasons: dict[str, str] = field(default_factory=dict)
+    online: dict[str, Any] = field(default_factory=dict)
 
     def play(self) -> None:
         """All steps, in order.
@@ -91,6 +96,7 @@ class Replay:
             {"window": f"{first}..{last}", "candidates": ["baseline"]},
             label="first champion",
         )
+        passengers = self._serve(last)
         for day in days_between(*self.story.week):
             self._day(day)
             if day == self.story.retrain_after:
@@ -98,6 +104,47 @@ class Replay:
                 self._run("flights_training", f"retrain-{day}", conf, label="challengers meet champion")
         for day in days_between(*self.story.week):
             self._scored(day)
+        self._answered(passengers)
+
+    def _serve(self, day: str) -> Passengers:
+        """Start the scoring server and begin to ask it about flights of ``day``."""
+        self.stack.start_server(MODEL, log_table="flights_online")
+        passengers = Passengers(self.stack.ports["serving"], self._request(day))
+        passengers.start()
+        self.say(
+            f"online  the scoring server answers at {self.stack.serving_url}, and is asked without a pause"
+        )
+        return passengers
+
+    def _request(self, day: str) -> bytes:
+        from airflow_provider_xops.lake import read
+        from airflow_provider_xops.lake.tables import head
+        from airflow_provider_xops.registry.loading import resolve_model
+        from airflow_provider_xops.serving._smoke_requests import as_request
+        from airflow_provider_xops.training.frames import feature_frame
+
+        model = resolve_model(self.lake, MODEL)
+        if model is None:
+            raise StepFailed(
+                f"{MODEL} has no champion", code="demo.no_champion",
+                why="the first training was not promoted", todo="look at its decision: `xops history`",
+            )  # fmt: skip
+        table = head(self.lake, "flight_features")
+        rows = read.scan(self.lake, table, partitions=[day], columns=list(model.features)).read_all()
+        return as_request(feature_frame(rows.slice(0, 5), model.features))
+
+    def _answered(self, passengers: Passengers) -> None:
+        """Wait until the champion answers online, too, and end the requests."""
+        from airflow_provider_xops.registry import ledger
+
+        champion = ledger.state(self.lake, MODEL, "champion").current_version
+        if champion is None or not passengers.wait_for(champion, timeout_s=SWAP_TIMEOUT_S):
+            self.say(f"online  v{champion} does not answer: read {self.stack.logs / 'xops-serve.log'}")
+        self.online = passengers.stop()
+        told = ", then ".join(f"v{version} {count}" for version, count in self.online["by_version"].items())
+        self.say(
+            f"online  {self.online['requests']} requests, {self.online['failed']} failed; answered by {told}"
+        )
 
     def _day(self, day: str) -> None:
         if day == self.story.broken_day:

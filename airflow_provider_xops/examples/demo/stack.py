@@ -1,4 +1,5 @@
-"""The demo's processes: Airflow (SQLite, LocalExecutor), an MLflow server, and a lake in a folder.
+"""The demo's processes: Airflow (SQLite, LocalExecutor), an MLflow server, a scoring server, and a lake in a
+folder.
 
 For ``xops demo`` and the system test. All state lies under one folder, all ports are free ones on loopback,
 every process gets a log file, and :meth:`Stack.stop` leaves none behind: processes are found by a mark in
@@ -50,6 +51,7 @@ class Stack:
         self.ports = self._ports()
         self.airflow_url = f"http://127.0.0.1:{self.ports['airflow']}"
         self.mlflow_url = f"http://127.0.0.1:{self.ports['mlflow']}"
+        self.serving_url = f"http://127.0.0.1:{self.ports['serving']}"
 
     # -- what the processes see -------------------------------------------------------------------------
 
@@ -143,6 +145,17 @@ class Stack:
         may."""
         self._spawn("airflow-triggerer", "airflow", "triggerer")
 
+    def start_server(self, model: str, *, log_table: str) -> None:
+        """Start the scoring server of a model and wait until it can answer. It follows the promotion ledger.
+
+        :raises UnavailableError: it did not come up.
+        """
+        self._spawn(
+            "xops-serve", "airflow_provider_xops.cli", "serve", model, "--port", str(self.ports["serving"]),
+            "--log-table", log_table, "--poll-seconds", "1",
+        )  # fmt: skip
+        self._wait("xops-serve", f"{self.serving_url}/v2/health/ready")
+
     def password(self) -> str:
         """The generated password of Airflow's user ``admin``."""
         path = self.state / "airflow" / "simple_auth_manager_passwords.json.generated"
@@ -190,7 +203,7 @@ class Stack:
     def _spawn(self, name: str, *command: str) -> None:
         with (self.logs / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", *command] if command[0] in ("airflow", "mlflow") else list(command),
+                [sys.executable, "-m", *command],
                 env=self.environment(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -252,7 +265,7 @@ class Stack:
 
     def _ports(self) -> dict[str, int]:
         path = self.state / "ports.json"
-        names = ("airflow", "mlflow", "worker_log", "trigger_log")
+        names = ("airflow", "mlflow", "serving", "worker_log", "trigger_log")
         if path.exists():
             known: dict[str, int] = json.loads(path.read_text())
             if set(known) == set(names) and (all(_is_free(p) for p in known.values()) or _marked(self.state)):

@@ -33,7 +33,13 @@ SUITE = "flights"
 
 
 def collect(
-    stack: Stack, lake: Lake, story: Story, *, stopped_reasons: dict[str, str], seconds: float
+    stack: Stack,
+    lake: Lake,
+    story: Story,
+    *,
+    stopped_reasons: dict[str, str],
+    online: dict[str, Any],
+    seconds: float,
 ) -> dict[str, Any]:
     """Everything worth telling, as JSON; ``ok`` says whether the loop did what it should."""
     from airflow_provider_xops.examples.demo.replay import days_between
@@ -64,6 +70,8 @@ def collect(
     last_day = scored.get(week[-1])
     prediction = f"{last_day.record_id[:24]}-0" if last_day else None
     found = trace(lake, prediction, decisions=entries(lake)) if prediction else None
+    asked = online["last_prediction"]
+    online_trace = trace(lake, asked, decisions=entries(lake)) if asked else None
     outcomes = {
         day: {r.outcome for r in reports if r.partitions == (day,) and r.suite == SUITE} for day in week
     }
@@ -94,6 +102,11 @@ def collect(
         "what was promoted had passed its smoke test and all of its gates": bool(promoted)
         and set(promoted) <= exercised & gated,
         "the champion has a card": champion_model is not None and champion_model.version in cards,
+        "no request to the scoring server failed while the champion changed": bool(online["requests"])
+        and online["failed"] == 0,
+        "the champion answers online": champion is not None and online["last_version"] == champion.to_version,
+        "an online prediction leads back to the source files": online_trace is not None
+        and bool(online_trace.of_kind("source")),
         "the ledger's hash chain holds": not verify_chain(lake, MODEL),
         "the trace reaches the source files": found is not None and bool(found.of_kind("source")),
         "the trace has no missing link": found is not None
@@ -140,6 +153,7 @@ def collect(
         ],
         "rows_scored": sum(run.rows for run in runs),
         "days_scored": len(scored),
+        "online": online,
         "prediction": prediction,
         "trace": found.to_json() if found else None,
         "trace_text": render(found) if found else "",
@@ -184,6 +198,9 @@ def render_summary(summary: dict[str, Any]) -> str:
         for d in summary["decisions"]
     ]
     lines += ["", f"Scored             {summary['rows_scored']:,} rows of {summary['days_scored']} days"]
+    online = summary["online"]
+    told = ", ".join(f"v{version} {count}" for version, count in online["by_version"].items())
+    lines += ["", f"Online             {online['requests']:,} requests, {online['failed']} failed; by {told}"]
     lines += ["", f"Trace of prediction {summary['prediction']}", "", summary["trace_text"], ""]
     airflow = summary["airflow"]
     lines += [

@@ -23,6 +23,7 @@ from airflow_provider_xops.settings import LakeSettings
 from tests.unit.registry.builders import AS_OF, an_actor
 
 PROMOTED, APPLIED = PromotionOutcome.PROMOTED, PromotionOutcome.APPLIED
+NOMINATED, RETIRED = PromotionOutcome.NOMINATED, PromotionOutcome.RETIRED
 ROLLED_BACK, RELEASED, HELD = PromotionOutcome.ROLLED_BACK, PromotionOutcome.RELEASED, PromotionOutcome.HELD
 
 
@@ -118,6 +119,31 @@ def test_the_champion_before_is_blocked_by_a_rollback_until_it_is_released(lake:
     assert now.current_version == 1
 
 
+def test_an_alias_stands_for_its_nominee_until_it_is_retired(lake: Lake) -> None:
+    write(lake, NOMINATED, 1, alias="shadow")
+    named = ledger.state(lake, "late", "shadow")
+    assert (named.current_version, named.championships, named.unapplied) == (1, (), named.standing)
+    assert ledger.current(lake, "late", "shadow") == named.standing
+
+    write(lake, APPLIED, 1, alias="shadow", decides=1)
+    write(lake, RETIRED, alias="shadow")
+
+    ended = ledger.state(lake, "late", "shadow")
+    assert (ended.current, ended.current_version) == (None, None)
+    assert ended.unapplied == ended.standing
+    assert ledger.verify_chain(lake, "late") == []
+
+
+def test_what_is_rolled_back_from_after_a_retirement_is_not_blocked(lake: Lake) -> None:
+    """The alias stood for nothing in between: nobody has left the version because it was bad."""
+    write(lake, PROMOTED, 1)
+    write(lake, PROMOTED, 2)
+    write(lake, RETIRED)
+    write(lake, ROLLED_BACK, 1)
+
+    assert ledger.state(lake, "late", "champion").blocked == frozenset()
+
+
 @pytest.mark.parametrize(
     ("tamper", "found"),
     [
@@ -210,16 +236,31 @@ class LedgerMachine(RuleBasedStateMachine):
             assert (left, left) in ledger.state(self.lake, "late", "champion").blocked
 
     @rule(version=st.integers(1, 5))
+    def nominate(self, version: int) -> None:
+        blocked = ledger.state(self.lake, "late", "champion").blocked
+        write(self.lake, NOMINATED, version)
+        self.champion, self.count = version, self.count + 1
+        assert ledger.state(self.lake, "late", "champion").blocked == blocked
+
+    @rule()
+    def retire(self) -> None:
+        blocked = ledger.state(self.lake, "late", "champion").blocked
+        write(self.lake, RETIRED)
+        self.champion, self.count = None, self.count + 1
+        now = ledger.state(self.lake, "late", "champion")
+        assert (now.standing.sequence, now.current, now.blocked) == (self.count, None, blocked)
+
+    @rule(version=st.integers(1, 5))
     def release(self, version: int) -> None:
         write(self.lake, RELEASED, version)
         self.count += 1
         assert (version, version) not in ledger.state(self.lake, "late", "champion").blocked
 
-    @precondition(lambda self: self.champion is not None)
+    @precondition(lambda self: hasattr(self, "lake") and ledger.state(self.lake, "late", "champion").standing)
     @rule()
     def apply(self) -> None:
         now = ledger.state(self.lake, "late", "champion")
-        write(self.lake, APPLIED, self.champion, decides=now.current.sequence)
+        write(self.lake, APPLIED, self.champion, decides=now.standing.sequence)
         self.count += 1
         assert ledger.state(self.lake, "late", "champion").unapplied is None
 

@@ -42,6 +42,25 @@ def test_labels_and_probabilities_are_the_estimators_own(estimator: Any, target:
     assert (said.scores is None) == (len(set(target)) != 2)
 
 
+def test_rows_between_two_classes_get_the_estimators_own_label() -> None:
+    model = LogisticRegression().fit(FRAME, CLASSES == "late")
+    # Rows on the border and within the rounding of one: their probability says 0.5 for both classes.
+    border = -(model.intercept_[0] + model.coef_[0, 0] * FRAME["a"]) / model.coef_[0, 1]
+    for shift in (0.0, 1e-17, 1e-16, -1e-16, 1e-12):
+        rows = FRAME.assign(b=border * (1 + shift))
+        said = predict(model, rows, task=Task.CLASSIFICATION, name="m")
+        np.testing.assert_array_equal(said.labels, model.predict(rows))
+        assert (np.abs(said.probabilities[:, 0] - 0.5) < 1e-9).all()
+
+
+def test_a_pipeline_that_skips_a_step_predicts_like_itself() -> None:
+    pipeline = make_pipeline("passthrough", StandardScaler(), None, LogisticRegression())
+    pipeline.fit(FRAME, CLASSES)
+    said = predict(pipeline, FRAME, task=Task.CLASSIFICATION, name="m")
+    np.testing.assert_array_equal(said.labels, pipeline.predict(FRAME))
+    np.testing.assert_array_equal(said.probabilities, pipeline.predict_proba(FRAME))
+
+
 def test_a_regressor_and_a_classifier_without_probabilities_give_labels_only() -> None:
     numbers = predict(LinearRegression().fit(FRAME, FRAME["a"]), FRAME, task=Task.REGRESSION, name="m")
     assert numbers.scores is numbers.classes is None

@@ -1,0 +1,185 @@
+"""`xops promote`, `rollback`, `nominate`, `retire`, `reconcile`, `history`: what is said, which exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_xops import cli
+from airflow_provider_xops.commands import _common
+from airflow_provider_xops.lake.lake import Lake
+from airflow_provider_xops.records import ModelVersion
+from airflow_provider_xops.registry.approval_results import conclude
+from airflow_provider_xops.registry.approvals import approve
+from airflow_provider_xops.registry.promote import promote
+from tests.unit.registry.builders import AS_OF, a_recorded_evaluation, an_actor
+from tests.unit.registry.fake_registry import FakeRegistry, recorded_models
+
+Xops = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Any:
+    made = FakeRegistry()
+    monkeypatch.setattr(_common, "registry", lambda _args: made)
+    return made
+
+
+@pytest.fixture
+def models(lake: Lake) -> list[ModelVersion]:
+    return recorded_models(lake)
+
+
+@pytest.fixture
+def xops(lake: Lake, registry: Any, capsys: pytest.CaptureFixture[str]) -> Xops:
+    """Run a command; gives its exit code and what it said."""
+
+    def run(*words: str) -> tuple[int, str]:
+        code = cli.main([*words, "--lake", lake.uri])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+@pytest.fixture
+def two(lake: Lake, registry: Any, models: list[ModelVersion]) -> list[ModelVersion]:
+    """Two champions, one after the other."""
+    for model, champion in ((models[0], None), (models[1], models[0])):
+        promote(
+            lake,
+            registry,
+            model=model,
+            expected=champion.version if champion else None,
+            evaluation=a_recorded_evaluation(lake, model, champion),
+            actor=an_actor(f"promote {model.version}"),
+            as_of=AS_OF,
+        )
+    return models
+
+
+def test_promoting_takes_the_result_of_asking_people(
+    lake: Lake, registry: Any, models: list[ModelVersion], xops: Xops
+) -> None:
+    evaluation = a_recorded_evaluation(lake, models[0])
+    word = approve(lake, models[0], reason="fine", actor=an_actor(), as_of=AS_OF)
+    made = {"evaluation": evaluation.record_id, "alias": "champion", "actor": an_actor(), "as_of": AS_OF}
+    nobody = conclude(lake, models[0], request="one", **made)
+    enough = conclude(lake, models[0], request="two", words=[word.record_id], trainer_counts=True, **made)
+
+    expired, promoted = (
+        xops("promote", "late", "1", "--approval", each.record_id[:12], "--key", each.request)
+        for each in (nobody, enough)
+    )
+
+    assert expired[0] == 1
+    assert "expired: late v1 for champion (approval expired: approved by 0 of 1" in expired[1]
+    assert promoted[0] == 0
+    assert "promoted: late v1 for champion (all 1 gates passed; approved by tester)" in promoted[1]
+    assert registry.pointed == {"champion": 1}
+
+
+def test_a_rollback_proves_its_target_unless_it_is_told_not_to(
+    registry: Any, two: list[ModelVersion], xops: Xops
+) -> None:
+    planned = xops("rollback", "late", "--reason", "worse", "--dry-run", "--unverified")
+    assert registry.pointed == {"champion": 2}
+    done = xops("rollback", "late", "--reason", "worse", "--unverified", "--json", "--key", "k")
+
+    assert planned[0] == 0
+    assert "would move late@champion from v2 to v1" in planned[1]
+    answer = json.loads(done[1])
+    assert (done[0], answer["verified"], answer["to_version"]) == (0, False, 1)
+    assert answer["decision"]["reason"] == "worse (unverified: the files were not looked at)"
+    assert registry.pointed == {"champion": 1}
+
+
+def test_a_nominee_by_command_and_its_end(registry: Any, models: list[ModelVersion], xops: Xops) -> None:
+    named = xops("nominate", "late", "2", "--reason", "compare", "--expires-in-days", "7")
+    assert named[0] == 0
+    assert "late@challenger is v2 until " in named[1]
+    assert registry.pointed == {"challenger": 2}
+
+    ended = xops("retire", "late", "--alias", "challenger", "--reason", "compared")
+    assert ended[0] == 0
+    assert "late@challenger stands for nothing now" in ended[1]
+    assert registry.pointed == {}
+
+    refused = xops("nominate", "late", "2", "--alias", "champion", "--reason", "hurry")
+    assert refused[0] == 1
+    assert "[registry.gated_alias]" in refused[1]
+    with pytest.raises(SystemExit) as usage:
+        xops("retire", "late", "--reason", "which one?")
+    assert usage.value.code == 2
+
+
+def test_reconciling_says_what_to_do_and_when_it_is_over(
+    registry: Any, two: list[ModelVersion], xops: Xops
+) -> None:
+    assert xops("reconcile", "late")[0] == 0
+    registry.pointed["champion"] = 3
+
+    code, said = xops("reconcile", "late")
+    assert code == 1
+    assert "late@champion: ledger_mismatch - the ledger says v2, MLflow's alias says v3" in said
+    assert "next step: find out who moved it and why; `xops rollback late --to N`" in said
+
+    registry.pointed["champion"] = 2
+    code, said = xops("reconcile", "late", "--json", "--key", "k")
+    (found,) = json.loads(said)
+    assert (code, found["status"], len(found["mended"])) == (0, "consistent", 1)
+
+
+def test_history_is_a_table_of_decisions_and_what_they_come_to(
+    lake: Lake, registry: Any, two: list[ModelVersion], xops: Xops
+) -> None:
+    approve(lake, two[2], reason="fine", actor=an_actor(), as_of=AS_OF)
+    promote(
+        lake, registry, model=two[2], expected=2, evaluation=a_recorded_evaluation(lake, two[2], two[1]),
+        actor=an_actor("third"), as_of=AS_OF,
+    )  # fmt: skip
+    xops("rollback", "late", "--reason", "worse on  Mondays", "--unverified")
+    xops("nominate", "late", "3", "--alias", "shadow", "--reason", "again", "--expires-in-days", "0.0000001")
+
+    code, said = xops("history", "late")
+    lines = said.splitlines()
+
+    assert code == 0
+    assert lines[0].split() == [
+        "when", "(UTC)", "alias", "#", "decision", "version", "by", "approved", "by", "reason",
+    ]  # fmt: skip
+    assert [line.split()[2:8] for line in lines[1:5]] == [
+        ["champion", "1", "promoted", "-", "->", "v1"],
+        ["champion", "3", "promoted", "v1", "->", "v2"],
+        ["champion", "5", "promoted", "v2", "->", "v3"],
+        ["champion", "7", "rolled", "back", "v3", "->"],
+    ]
+    assert "  tester       all 1 gates passed" in lines[3]
+    assert lines[4].endswith("worse on Mondays (unverified: the files were not looked at)")
+    assert lines[6] == ""
+    assert lines[7].startswith("late@champion: v2 since ")
+    assert lines[7].endswith("(entry 7); blocked: v3")
+    assert lines[8].endswith("its time is over, `xops reconcile` retires it")
+    assert len({line.index("v", 40) for line in lines[2:4]}) == 1
+
+    one = json.loads(xops("history", "late", "--alias", "shadow", "--json")[1])
+    assert [entry["outcome"] for entry in one["entries"]] == ["nominated", "applied"]
+    assert xops("history", "nobody") == (0, "no decisions on nobody\n")
+
+
+def test_history_says_what_mlflow_does_not_know_yet(
+    lake: Lake, registry: Any, models: list[ModelVersion], xops: Xops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_xops.registry.promote.apply_decision", lambda *_, **__: False)
+    promote(
+        lake, registry, model=models[0], expected=None, evaluation=a_recorded_evaluation(lake, models[0]),
+        actor=an_actor(), as_of=AS_OF,
+    )  # fmt: skip
+
+    said = xops("history", "late")[1]
+
+    assert "promoted (not applied)" in said
+    assert "MLflow does not know it yet, `xops reconcile` tells it" in said
