@@ -13,6 +13,7 @@ from typing import Any
 from airflow_provider_xops.commands import _common
 from airflow_provider_xops.commands._evaluations import evaluation_of
 from airflow_provider_xops.commands._history import table_of
+from airflow_provider_xops.errors import ArgumentError, LakeError
 from airflow_provider_xops.records import ApprovalResult, GateReport, PromotionOutcome
 
 __all__ = ["add_parsers"]
@@ -185,6 +186,11 @@ def _nominate(args: argparse.Namespace) -> int:
 
     lake, as_of = _common.lake(args), _common.now()
     days = args.expires_in_days
+    if days is not None and not 0 < days <= 36_500:
+        raise ArgumentError(
+            f"--expires-in-days {days:g} is no time from now", code="argument.expires_at",
+            todo="give a number of days above 0, 36500 at most",
+        )  # fmt: skip
     result = nominate(
         lake,
         _common.registry(args),
@@ -256,9 +262,15 @@ def _history(args: argparse.Namespace) -> int:
     from airflow_provider_xops.registry.ledger import entries, verify_chain
 
     lake = _common.lake(args)
-    found = entries(lake, args.model, args.alias)
     problems = verify_chain(lake, args.model, args.alias)
-    lines = [table_of(args.model, found, as_of=_common.now()) if found else f"no decisions on {args.model}"]
+    try:
+        found = entries(lake, args.model, args.alias)
+    except LakeError as error:
+        if error.code != "lake.ledger_broken" or not problems:
+            raise
+        found = []
+    nothing = f"{'no decisions can be read' if problems else 'no decisions'} on {args.model}"
+    lines = [table_of(args.model, found, as_of=_common.now()) if found else nothing]
     lines += [f"PROBLEM: {problem}" for problem in problems]
     _common.show(
         args,

@@ -43,7 +43,9 @@ def add_parsers(groups: Any, add: _common.Add) -> None:
     score.add_argument(
         "--reasons", type=int, default=0, metavar="N", help="the N features that moved each prediction most"
     )
-    score.add_argument("--batch-rows", type=int, default=50_000, metavar="ROWS", help="in memory at a time")
+    score.add_argument(
+        "--batch-rows", type=int, default=50_000, metavar="ROWS", help="of a batch; two are in memory"
+    )
     score.add_argument("--time-zone", default="UTC", help="of the days, for --champion-of-the-day")
     score.add_argument("--skip-days-without", action="store_true", help="leave out days that had no champion")
     score.add_argument("--production", action="store_true", help="predictions that are made to be used")

@@ -155,8 +155,9 @@ def _trees(estimator: Any, rows: pd.DataFrame, background: pd.DataFrame, task: T
 
     # Against the background, and in probabilities: the same question that every other model is asked.
     output = "probability" if task is Task.CLASSIFICATION else "raw"
+    masker = shap.maskers.Independent(background, max_samples=len(background))  # of plain rows, a hundred
     explainer = shap.TreeExplainer(
-        estimator, data=background, feature_perturbation="interventional", model_output=output
+        estimator, data=masker, feature_perturbation="interventional", model_output=output
     )
     found = explainer(rows, check_additivity=False)
     return _shaped(found, len(rows), "shap (tree)")

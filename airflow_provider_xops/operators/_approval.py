@@ -245,6 +245,12 @@ class ConcludeApprovalOperator(XOpsOperator):
                 code="argument.form",
                 todo="clear the whole group, so that people are asked again",
             )
+        if form.get("alias") != self.alias:
+            raise ArgumentError(
+                f"people were asked about {form.get('alias')}, the result would be about {self.alias}",
+                code="argument.form",
+                todo="give the same alias to all tasks of one request",
+            )
         of = evaluation.model
         model = get_model(lake, of.name, of.version, created_at_ms=of.created_at_ms)
         actor, group = actor_of(context), self.task_id.rpartition(".")[0] or self.task_id

@@ -142,6 +142,8 @@ class AskApprovalOperator(ApprovalOperator):
     def execute(self, context: Context) -> Any:
         """Ask, unless an attempt before this one has heard the answer and could not write it down."""
         try:
+            # Before anybody is asked in vain.
+            _duration(self.valid_for)
             form = self._form()
             heard = self._remembered(context)
             if heard is not None:
@@ -182,6 +184,8 @@ class AskApprovalOperator(ApprovalOperator):
 
         :raises AirflowSkipException: a question before has not been answered with a yes.
         """
+        from airflow_provider_xops.registry.approvals import person_key
+
         asked = people_asked(self.approvers)
         if not self.before:
             return asked
@@ -189,8 +193,8 @@ class AskApprovalOperator(ApprovalOperator):
         heard = [answer for answer in earlier if answer is not None and answer.word and answer.approved]
         if len(heard) < len(earlier):
             raise AirflowSkipException("nobody else is asked: a question before was not answered with a yes")
-        spoken = {_key(answer.person or "") for answer in heard}
-        left = [one for one in asked if not {_key(one["id"]), _key(one["name"])} & spoken]
+        spoken = {person_key(answer.person or "") for answer in heard}
+        left = [one for one in asked if not {person_key(one["id"]), person_key(one["name"])} & spoken]
         if asked and not left:
             raise AirflowSkipException("nobody else is left to be asked")
         return left
@@ -355,10 +359,16 @@ def _text(given: Any) -> str:
 
 
 def _duration(given: timedelta | float | None) -> timedelta | None:
-    if isinstance(given, timedelta) or is_empty(given):
-        return given if isinstance(given, timedelta) else None
-    seconds = number(given, argument="valid_for")
-    return None if seconds is None else timedelta(seconds=seconds)
+    found = given if isinstance(given, timedelta) else None
+    if found is None and not is_empty(given):
+        seconds = number(given, argument="valid_for")
+        found = None if seconds is None else timedelta(seconds=seconds)
+    if found is not None and found <= timedelta(0):
+        raise ArgumentError(
+            "an approval would never count", code="argument.valid_for",
+            why="valid_for is not above zero", todo="give a longer time, or None for good",
+        )  # fmt: skip
+    return found
 
 
 def _tries(context: Context) -> int:

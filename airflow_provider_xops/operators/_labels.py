@@ -195,6 +195,12 @@ class JoinLabelsOperator(XOpsOperator):
         same = self.same_partition if self.same_partition is not None else list(on) != ["prediction_id"]
         if same and labels.partitions is not None:
             chosen = [name for name in chosen if name in set(labels.partitions)]
+            unknown = [name for name in labels.partitions if name not in there]
+            if chosen and unknown:
+                self.log.warning(
+                    "%d partition(s) of labels, among them %s, have no predictions in %s yet.",
+                    len(unknown), unknown[0], found.ref,
+                )  # fmt: skip
         if last is not None:
             chosen = chosen[-last:]
         if chosen:

@@ -158,7 +158,8 @@ class RollbackModelOperator(RegistryOperator):
         RollbackModelOperator(task_id="rollback", model_name="late", reason="{{ params.reason }}")
         RollbackModelOperator(task_id="undo", check=check_deployment.output)
 
-    What it does not do: it deletes nothing; a blocked version stays until ``xops release`` names it.
+    What it does not do: it deletes nothing; a blocked version stays until ``xops release`` names it. A retry
+    does not undo what somebody else has decided since the run began; clear the task if that is meant.
     """
 
     required = ("alias",)
@@ -205,7 +206,7 @@ class RollbackModelOperator(RegistryOperator):
                 to_version=whole_number(self.to_version, argument="to_version"),
                 reason=reason,
                 verify=self.verify,
-                expected_sequence=check.decision if check else None,
+                expected_sequence=check.decision if check else self._seen(lake, context, model_name),
                 evidence=(check.record_id,) if check else (),
                 actor=actor_of(context),
                 as_of=now(),
@@ -244,6 +245,30 @@ class RollbackModelOperator(RegistryOperator):
         if check.decision is None:
             raise AirflowSkipException(f"the check of {check.model} does not say which decision it is about")
         return check
+
+    def _seen(self, lake: Lake, context: Context, model_name: str) -> int | None:
+        """In a retry: the last entry about the alias that is not somebody else's since the run began.
+
+        The first attempt may have failed before it decided, and somebody may have rolled back by hand
+        meanwhile: leaving *that* champion is not what was asked for. A clear begins the run anew.
+        """
+        from airflow_provider_xops.registry import ledger
+        from airflow_provider_xops.registry.ledger_state import MOVING
+
+        ti: Any = context["ti"]
+        began = getattr(context.get("dag_run"), "start_date", None)
+        if ti.try_number < 2 or began is None:
+            return None
+        moves = [each for each in ledger.entries(lake, model_name, self.alias) if each.outcome in MOVING]
+        here = (ti.dag_id, ti.run_id)
+        seen = [
+            each
+            for each in moves
+            if each.recorded_at <= began or (each.produced_by.dag_id, each.produced_by.run_id) == here
+        ]
+        if not moves:
+            return None
+        return seen[-1].sequence if seen else 0
 
     def _model_name(self, check: DeploymentCheck | None) -> str:
         if not is_empty(self.model_name):

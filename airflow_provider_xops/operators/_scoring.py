@@ -54,7 +54,7 @@ class ScoreDatasetOperator(RegistryOperator):
         ``TABLE@VERSION``.
     :param partition: only these: a name, a range of days, or a list; empty: see ``table``.
     :param keep_columns: input columns that go along, to join the labels by later.
-    :param batch_rows: rows in memory at a time.
+    :param batch_rows: rows of a batch; at most two batches are in memory.
     :param reasons: so many features that moved each prediction most go along, with their signed
         contributions; or a mapping, see :class:`~airflow_provider_xops.serving.reasons.ReasonPlan`. Needs the
         extra ``explain``.

@@ -22,7 +22,7 @@ from airflow_provider_xops.records import (
     PromotionOutcome,
 )
 from airflow_provider_xops.registry.approval_results import people_behind
-from airflow_provider_xops.registry.approvals import standing_of, words_on
+from airflow_provider_xops.registry.approvals import person_key, standing_of, words_on
 
 __all__ = ["People", "check_approval", "people_of"]
 
@@ -94,8 +94,8 @@ def _answer(
         return PromotionOutcome.REJECTED, said if said.startswith("rejected") else f"rejected: {said}"
     # Concluded with enough people beside whoever trained it, it did not need that person's word.
     answered = {word.person for word in _words(lake, approval) if word.approved}
-    others_were_enough = len({_one(each) for each in answered} - _trainer(model)) >= approval.required
-    still = {_one(person) for person in people_behind(lake, model, approval, as_of=as_of)}
+    others_were_enough = len({person_key(each) for each in answered} - _trainer(model)) >= approval.required
+    still = {person_key(person) for person in people_behind(lake, model, approval, as_of=as_of)}
     count = len(still - _trainer(model) if others_were_enough else still)
     needed = max(1, approval.required)
     if count >= needed:
@@ -110,8 +110,4 @@ def _words(lake: Lake, approval: ApprovalResult) -> list[Approval]:
 
 def _trainer(model: ModelVersion) -> set[str]:
     producer = model.produced_by
-    return set() if producer.kind is ActorKind.TASK else {_one(producer.id)}
-
-
-def _one(person: str) -> str:
-    return person.strip().casefold()
+    return set() if producer.kind is ActorKind.TASK else {person_key(producer.id)}

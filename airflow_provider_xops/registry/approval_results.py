@@ -26,7 +26,13 @@ from airflow_provider_xops.records import (
     ApprovalStatus,
     ModelVersion,
 )
-from airflow_provider_xops.registry.approvals import approve, standing_of, words_on
+from airflow_provider_xops.registry.approvals import (
+    approve,
+    person_key,
+    same_person,
+    standing_of,
+    words_on,
+)
 
 __all__ = ["conclude", "people_behind", "record_answer"]
 
@@ -191,9 +197,9 @@ def _outcome(
     remarks += [
         f"the word of {person} no longer counts"
         for person in sorted(gone)
-        if not any(_same(person, other) for other in approving)
+        if not any(same_person(person, other) for other in approving)
     ]
-    if len(answers) > len({_key(word.person) for word in answers}):
+    if len(answers) > len({person_key(word.person) for word in answers}):
         remarks.append("who answers twice counts once")
     remarks += unanswered
     said = f"approved by {len(counting)} of {people}"
@@ -204,8 +210,8 @@ def _outcome(
 
 def _approving(answers: Iterable[Approval], standing: Iterable[Approval]) -> tuple[str, ...]:
     """Who approved in answer and still approves, under the name of their standing word."""
-    approved = {_key(word.person) for word in answers if word.approved}
-    return tuple(word.person for word in standing if _key(word.person) in approved)
+    approved = {person_key(word.person) for word in answers if word.approved}
+    return tuple(word.person for word in standing if person_key(word.person) in approved)
 
 
 def _word(lake: Lake, model: ModelVersion, record_id: str) -> Approval:
@@ -234,12 +240,4 @@ def _same_words(
 
 
 def _trained(person: str, model: ModelVersion) -> bool:
-    return model.produced_by.kind is not ActorKind.TASK and _same(person, model.produced_by.id)
-
-
-def _same(one: str, other: str) -> bool:
-    return _key(one) == _key(other)
-
-
-def _key(person: str) -> str:
-    return person.strip().casefold()
+    return model.produced_by.kind is not ActorKind.TASK and same_person(person, model.produced_by.id)

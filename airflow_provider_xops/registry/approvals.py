@@ -13,6 +13,7 @@ may write a record.
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +22,7 @@ from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import Actor, ActorKind, Approval, ModelVersion
 
-__all__ = ["Standing", "approve", "standing_of", "words_on"]
+__all__ = ["Standing", "approve", "person_key", "same_person", "standing_of", "words_on"]
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def approve(
     )
     if not lake.evidence.put(word):
         # The record that is there keeps its time and expiry, so it must still be the person's last word.
-        last = max((each for each in words_on(lake, model) if _same(each.person, speaker)), key=_order)
+        last = max((each for each in words_on(lake, model) if same_person(each.person, speaker)), key=_order)
         if last.record_id != word.record_id or last.expires_at != expires_at:
             raise ArgumentError(
                 f"{speaker} has said exactly this about {model.ref} before", code="argument.same_words",
@@ -118,7 +119,7 @@ def standing_of(words: Iterable[Approval], *, as_of: datetime) -> Standing:
     for word in sorted(words, key=_order):
         by_task = word.produced_by.kind is ActorKind.TASK
         if not by_task and not (word.approved and word.recorded_at > as_of):
-            last[word.person.strip().casefold()] = word
+            last[person_key(word.person)] = word
     standing = [
         word
         for word in sorted(last.values(), key=_order, reverse=True)
@@ -138,8 +139,8 @@ def _speaker(person: str | None, actor: Actor) -> str:
             why="an approval is a person's word", todo="let a person run `xops approve`",
         )  # fmt: skip
     speaker = (person if person is not None else producer.id).strip()
-    other = not _same(speaker, producer.id)
-    if not speaker or (other and producer.kind is not ActorKind.SERVICE):
+    other = not same_person(speaker, producer.id)
+    if not person_key(speaker) or (other and producer.kind is not ActorKind.SERVICE):
         raise ArgumentError(
             f"{producer.id} cannot speak for {speaker or 'nobody'}", code="argument.person",
             todo="let each person speak under their own account",
@@ -147,8 +148,26 @@ def _speaker(person: str | None, actor: Actor) -> str:
     return speaker
 
 
-def _same(one: str, other: str) -> bool:
-    return one.strip().casefold() == other.strip().casefold()
+def person_key(person: str) -> str:
+    """What a person is told apart by, however the name is written.
+
+    Case, spaces, invisible characters, and the different code points of one letter make no second person.
+
+    >>> person_key("Ana  B") == person_key(" ana b"), person_key("Jos\u00e9") == person_key("Jose\u0301")
+    (True, True)
+
+    What it does not do: letters of other alphabets that only look alike stay different, as do two accounts
+    of one person.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", person).casefold())
+    # Format characters (Cf) are not seen: zero-width spaces and joiners, marks of direction.
+    seen = "".join(letter for letter in folded if unicodedata.category(letter) != "Cf")
+    return " ".join(seen.split())
+
+
+def same_person(one: str, other: str) -> bool:
+    """Whether two names are one person's, as :func:`person_key` tells them apart."""
+    return person_key(one) == person_key(other)
 
 
 def _order(word: Approval) -> tuple[datetime, bool, str]:

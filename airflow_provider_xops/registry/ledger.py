@@ -33,6 +33,7 @@ from airflow_provider_xops.registry.ledger_state import MOVING, Draft, LedgerSta
 __all__ = [
     "Draft",
     "LedgerState",
+    "aliases",
     "append",
     "current",
     "entries",
@@ -47,7 +48,8 @@ FOLDER = "_xops/ledger"
 GENESIS = "0" * 64
 # Sixteen racers lose at most fifteen times each; this bounds a broken storage, not a race.
 ATTEMPTS = 64
-COMPACT_EVERY = 50
+# On a store of objects each file and each commit since the checkpoint is a request of every read.
+COMPACT_EVERY = 10
 _SCHEMA = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),
@@ -121,6 +123,12 @@ def models(lake: Lake) -> list[str]:
     return sorted({entry.model for entry in entries(lake)})
 
 
+def aliases(lake: Lake, model: str) -> list[str]:
+    """The aliases that a model's ledger has entries on, also where an entry cannot be read."""
+    handle = _open(lake, slug_of(model))
+    return [] if handle is None else sorted({row["alias"] for row in _rows(handle)})
+
+
 def state(lake: Lake, model: str, alias: str) -> LedgerState:
     """The ledger of one alias of one model as it is now."""
     handle = _open(lake, slug_of(model))
@@ -143,9 +151,16 @@ def verify_chain(lake: Lake, model: str, alias: str | None = None) -> list[str]:
         return []
     problems = []
     found = []
+    named = set() if alias is None else {alias}
     for row in _rows(handle):
-        raw = json.loads(row["entry"])
-        entry = PromotionDecision.from_json({**raw, "record_id": ""})
+        if alias is None:
+            named.add(row["alias"])
+        try:
+            raw = json.loads(row["entry"])
+            entry = PromotionDecision.from_json({**raw, "record_id": ""})
+        except (XOpsError, ValueError, TypeError):
+            problems.append(f"{row['alias']}: entry {row['sequence']} cannot be read")
+            continue
         found.append((entry, raw))
         shown = (
             row["model"],
@@ -160,7 +175,7 @@ def verify_chain(lake: Lake, model: str, alias: str | None = None) -> list[str]:
             problems.append(
                 f"{row['alias']}: entry {row['sequence']}'s columns do not say what the entry says"
             )
-    for name in sorted({entry.alias for entry, _ in found} if alias is None else {alias}):
+    for name in sorted(named | ({entry.alias for entry, _ in found} if alias is None else set())):
         chain = sorted((pair for pair in found if pair[0].alias == name), key=lambda pair: pair[0].sequence)
         written = handle.transaction_version(_app_id(model, name)) or 0
         problems += [f"{name}: {problem}" for problem in _chain_problems(chain, written)]
@@ -254,14 +269,15 @@ def _commit(handle: DeltaTable, entry: PromotionDecision) -> bool:
 
 
 def _compact(handle: DeltaTable, entry: PromotionDecision) -> None:
-    """Merge the files of many entries into one, now and then: every decision reads them all.
+    """Merge the files of many entries into one, and the log of many commits: every decision reads them all.
 
-    The rows and their order stay as they are; a killed or lost merge changes nothing and is tried again
-    later.
+    The rows and their order stay as they are, and so do the log's commits; a killed or lost merge changes
+    nothing and is tried again later.
     """
     if entry.sequence % COMPACT_EVERY == 0:
         with contextlib.suppress(XOpsError), delta_errors(f"merging the ledger files of {entry.model}"):
             handle.optimize.compact()
+            handle.create_checkpoint()
 
 
 def _open(lake: Lake, slug: str) -> DeltaTable | None:
@@ -323,7 +339,19 @@ def _state_of(handle: DeltaTable, model: str, alias: str) -> LedgerState:
 
 
 def _read(handle: DeltaTable) -> list[PromotionDecision]:
-    return [PromotionDecision.from_json(json.loads(row["entry"])) for row in _rows(handle)]
+    found = []
+    for row in _rows(handle):
+        try:
+            found.append(PromotionDecision.from_json(json.loads(row["entry"])))
+        except (XOpsError, ValueError, AttributeError) as error:
+            raise LakeError(
+                f"the ledger of {row['model']}/{row['alias']} is broken",
+                code="lake.ledger_broken",
+                why=f"entry {row['sequence']} cannot be read: it was changed after it was written, or a newer"
+                " release of this package wrote it",
+                todo="update the package; if that is no help, `xops reconcile` says what is wrong",
+            ) from error
+    return found
 
 
 def _rows(handle: DeltaTable) -> list[dict[str, Any]]:

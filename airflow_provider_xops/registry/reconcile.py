@@ -103,8 +103,7 @@ def reconcile(
     if alias:
         names = [alias]
     else:
-        known = {entry.alias for entry in ledger.entries(lake, model_name)}
-        names = sorted(known | _aliases(client, model_name).keys())
+        names = sorted({*ledger.aliases(lake, model_name), *_aliases(client, model_name)})
     incidents = Incidents(lake)
     found = []
     for name in names:

@@ -126,8 +126,7 @@ def rollback(
                 f"the champion of {model_name}/{alias} changed while rolling back",
                 code="registry.champion_changed",
                 why=f"it was v{left.to_version if left else None}, now it is v{read.current_version}",
-                retryable=True,
-                todo="look at the new champion first; running the same again decides from it",
+                todo="look at the new champion first; whoever then rolls back leaves that one",
             )
         return Draft(
             outcome=PromotionOutcome.ROLLED_BACK,
@@ -271,13 +270,7 @@ def _target(
         return _previous(client, now)
     former = next((entry for entry in reversed(now.championships) if entry.to_version == to_version), None)
     if former is not None:
-        if (former.to_version, former.to_created_at_ms) in now.blocked:
-            raise RegistryError(
-                f"v{to_version} of {now.model} is blocked",
-                code="registry.blocked",
-                why="it was rolled back from before",
-                todo=f"release it by name first: `xops release {now.model} {to_version}`",
-            )
+        _check_blocked(now, to_version, former.to_created_at_ms)
         if not _is_there(client, former):
             raise RegistryError(
                 f"v{to_version} of {now.model} in MLflow is not the one that was champion",
@@ -286,7 +279,8 @@ def _target(
                 todo="name another former champion, or train again",
             )
         return to_version, former.to_created_at_ms, former.artifact_digest
-    if client.alias_target(now.model, now.alias) != to_version:
+    # A nominee that the ledger itself has put there was moved by nobody's hand.
+    if to_version == now.current_version or client.alias_target(now.model, now.alias) != to_version:
         raise RegistryError(
             f"v{to_version} of {now.model} was never {now.alias}",
             code="registry.never_champion",
@@ -295,8 +289,19 @@ def _target(
         )
     # Somebody moved the alias there by hand: the ledger accepts it, if the lake knows the version.
     made = created_ms(client.get_version(now.model, to_version))
+    _check_blocked(now, to_version, made)
     record = get_model(lake, now.model, to_version, created_at_ms=made)
     return to_version, made, record.artifact_digest
+
+
+def _check_blocked(now: LedgerState, version: int, created_at_ms: int | None) -> None:
+    if (version, created_at_ms) in now.blocked:
+        raise RegistryError(
+            f"v{version} of {now.model} is blocked",
+            code="registry.blocked",
+            why="it was rolled back from before",
+            todo=f"release it by name first: `xops release {now.model} {version}`",
+        )
 
 
 def _previous(client: RegistryClient, now: LedgerState) -> tuple[int, int | None, str | None]:

@@ -7,6 +7,7 @@ towards the next one; the model is loaded when the first partition really is sco
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +27,11 @@ from airflow_provider_xops.training.frames import feature_frame
 from airflow_provider_xops.training.metrics import Task
 from airflow_provider_xops.training.predicting import predict, task_of
 
-__all__ = ["Scorer", "partition_rows", "tables_of"]
+__all__ = ["Scorer", "partition_rows", "tables_of", "version_fence"]
+
+# A fence is a whole number of 64 bits: no table has so many versions before another one is made in its place,
+# and where its age is not known, it is taken for older than all that are.
+_VERSIONS_A_SECOND, _EARLIEST = 2_000_000_000, 1_000_000_000
 
 
 class Scorer:
@@ -48,12 +53,16 @@ class Scorer:
     ) -> None:
         self._lake, self._client, self._model, self._runs = lake, client, model, runs
         self._keep, self._batch_rows, self._plan, self._schema = tuple(keep), batch_rows, reasons, schema
-        self._rows, self._progress = rows, progress
+        self._progress = progress
         self._dataset = next(iter(runs.values())).dataset_in
         self._estimator: Any = None
         self._task = Task.REGRESSION
         self._reasoner: Reasoner | None = None
         self._predicted = 0
+        sizes = [0, *(rows[name] for name in runs)]
+        self._before = dict(zip(runs, accumulate(sizes), strict=False))
+        self._numbers = {name: number + 1 for number, name in enumerate(runs)}
+        self._total = sum(sizes)
 
     def segments(self) -> list[Segment]:
         """What is to be committed, one for each input partition."""
@@ -92,7 +101,7 @@ class Scorer:
         reasoner = Reasoner(
             self._estimator, background, task=self._task, name=str(self._model.ref), plan=self._plan
         )
-        reasoner.refuse_too_many(sum(self._rows.values()))
+        reasoner.refuse_too_many(self._total)
         return reasoner
 
     def _batches(self, partition: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -117,13 +126,10 @@ class Scorer:
         self._predicted += predicted
         if self._progress is None:
             return
-        names = list(self._runs)
-        number = names.index(partition)
-        before = sum(self._rows[name] for name in names[:number])
         self._progress(
             Progress(
-                partition=partition, number=number + 1, partitions=len(names), rows=before + done,
-                total=sum(self._rows.values()), predicted=self._predicted,
+                partition=partition, number=self._numbers[partition], partitions=len(self._runs),
+                rows=self._before[partition] + done, total=self._total, predicted=self._predicted,
             )
         )  # fmt: skip
 
@@ -143,6 +149,13 @@ def partition_rows(lake: Lake, dataset: DatasetRef, partitions: Sequence[str]) -
         if file.partition in rows:
             rows[file.partition] += file.rows
     return rows
+
+
+def version_fence(lake: Lake, dataset: DatasetRef) -> int:
+    """The place of a dataset version in the order of all versions, those of a table made anew after those of
+    the one before."""
+    made = int(open_table(lake, dataset.table, dataset.version).metadata().created_time or 0) // 1000
+    return max(made, _EARLIEST) * _VERSIONS_A_SECOND + dataset.version
 
 
 def tables_of(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:

@@ -7,6 +7,7 @@ when they are written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from airflow_provider_xops.errors import DataError, UnavailableError
+from airflow_provider_xops.errors import ArgumentError, DataError, UnavailableError
 from airflow_provider_xops.lake.digest import table_digest
 from airflow_provider_xops.lake.duckdb_box import open_box
 from airflow_provider_xops.lake.schema import cast_batch
@@ -23,6 +24,8 @@ __all__ = ["ID", "LABEL", "NEWEST", "PARTITION", "Match", "Matcher", "key"]
 
 LABEL, NEWEST, PARTITION, ID = "label", "newest", "partition", "id"
 BATCH_ROWS = 65_536
+# DuckDB takes a negative amount for no limit.
+_MEMORY = re.compile(r"0*[1-9][0-9]*(\.[0-9]+)? ?[KMGT]i?B", re.IGNORECASE)
 
 
 def key(place: int) -> str:
@@ -50,12 +53,18 @@ class Matcher:
 
     :param keys: how many key columns. :param ordered: whether the labels come with a ``newest`` column.
     :param folder: where it may spill to.
+    :raises ArgumentError: ``argument.memory_limit``.
     """
 
     def __init__(self, *, keys: int, ordered: bool, folder: Path, memory_limit: str) -> None:
         self._keys = [key(place) for place in range(keys)]
         self._ordered = ordered
         self._number = 0
+        if not isinstance(memory_limit, str) or _MEMORY.fullmatch(memory_limit.strip()) is None:
+            raise ArgumentError(
+                f"memory_limit is {str(memory_limit)[:40]!r}", code="argument.memory_limit",
+                todo="give an amount with its unit, such as 500MB or 2GB",
+            )  # fmt: skip
         with _typed():
             self._box = open_box(folder=folder, memory_limit=memory_limit)
 
@@ -116,10 +125,12 @@ class Matcher:
         """Predictions (their keys) that are not matched here, so that their labels do not count as lost."""
         keys = ", ".join(f"k.{name}" for name in self._keys)
         self._run(f"CREATE TEMP TABLE IF NOT EXISTS elsewhere AS SELECT {keys} FROM known k LIMIT 0")
-        self._register(predictions)
+        failures: list[BaseException] = []
+        self._register(predictions, failures)
         self._run(
             f"INSERT INTO elsewhere SELECT DISTINCT {keys} FROM stream p JOIN known k ON"
-            f" {self._same('p', 'k')} WHERE k.{LABEL} IS NOT NULL"
+            f" {self._same('p', 'k')} WHERE k.{LABEL} IS NOT NULL",
+            failures,
         )
 
     def unmatched(self, matches: Sequence[Match]) -> int:

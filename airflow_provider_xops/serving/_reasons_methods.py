@@ -112,15 +112,16 @@ def _explainer(last: Any, known: Any, task: Task) -> tuple[Any, str] | None:
     import shap  # type: ignore[import-untyped]
     from sklearn.linear_model._base import LinearModel
 
+    # Of plain rows shap would take a hundred.
+    masker = shap.maskers.Independent(known, max_samples=len(known))
     if _shap._has_trees(last):
         # Against the background, and in probabilities: the same question that every other model is asked.
         output = "probability" if task is Task.CLASSIFICATION else "raw"
         return (
-            shap.TreeExplainer(last, known, feature_perturbation="interventional", model_output=output),
+            shap.TreeExplainer(last, masker, feature_perturbation="interventional", model_output=output),
             "shap (tree)",
         )
     if task is Task.REGRESSION and isinstance(last, LinearModel):
-        masker = shap.maskers.Independent(known, max_samples=len(known))
         return shap.LinearExplainer(last, masker), "shap (linear)"
     return None
 

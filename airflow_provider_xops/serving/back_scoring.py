@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -22,14 +23,14 @@ from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.ledger_state import LedgerState
 from airflow_provider_xops.registry.loading import model_of
-from airflow_provider_xops.serving.batch import BACK_SCORING, Progress, ScoreResult, score
+from airflow_provider_xops.serving.batch import BACK_SCORING, Progress, ScoreResult, rows_to_score, score
 from airflow_provider_xops.serving.reasons import ReasonPlan
 
 __all__ = ["BackScored", "PlannedScoring", "back_score", "champions_of_the_days", "plan_with_champions"]
 
 log = logging.getLogger(__name__)
 
-_DAY = re.compile(r"(\d{4}-\d{2}-\d{2})")
+_DAY = re.compile(r"(\d{4}-\d{2}-\d{2})(?!\d)", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,7 @@ def back_score(
 
     :param plan: what :func:`plan_with_champions` gave, or one version with its partitions.
     :param output_table: the table of the production predictions, or another.
+    :param progress: called after every batch, in this thread, with where the whole plan stands.
     :raises ArgumentError: ``argument.empty``: nothing is planned; and as :func:`.batch.score` does.
 
     >>> back_score(lake, client, plan=[PlannedScoring(model=v3, partitions=days)], dataset=ref,
@@ -98,13 +100,18 @@ def back_score(
             "there is nothing to score", code="argument.empty", why="no day has a champion",
             todo="name a version instead",
         )  # fmt: skip
-    done = []
-    for each in plan:
+    done: list[tuple[ModelVersion, ScoreResult]] = []
+    tell = None
+    if progress is not None:
+        rows = [sum(rows_to_score(lake, dataset, each.partitions).values()) for each in plan]
+        tell = _of_the_plan(progress, rows, [len(each.partitions) for each in plan])
+    for place, each in enumerate(plan):
         log.info("Back-scoring %d partition(s) of %s with %s.", len(each.partitions), dataset, each.model.ref)
         result = score(
             lake, client, model=each.model, dataset=dataset, partitions=each.partitions,
             output_table=output_table, keep_columns=keep_columns, batch_rows=batch_rows, reasons=reasons,
-            purpose=BACK_SCORING, progress=progress, actor=actor, as_of=as_of,
+            purpose=BACK_SCORING, progress=None if tell is None else partial(tell, place), actor=actor,
+            as_of=as_of,
         )  # fmt: skip
         done.append((each.model, result))
     return BackScored(scored=tuple(done), without=tuple(without))
@@ -173,7 +180,7 @@ def champions_of_the_days(
     known: dict[int, ModelVersion] = {}
     found: dict[str, ModelVersion | None] = {}
     for name in days:
-        ended = datetime.combine(_day(name) + timedelta(days=1), time(), tzinfo=zone).astimezone(UTC)
+        ended = _ended(name, zone)
         # Entries are in the order of their decisions: what was decided before another stays before it.
         made = tuple(entry for entry in entries if entry.recorded_at < ended)
         decision = LedgerState(model_name, alias, made).current
@@ -186,11 +193,34 @@ def champions_of_the_days(
     return found
 
 
-def _day(partition: str) -> date:
+def _of_the_plan(
+    progress: Callable[[Progress], object], rows: Sequence[int], partitions: Sequence[int]
+) -> Callable[[int, Progress], None]:
+    """Tells the steps of each part of a plan as steps of the whole.
+
+    :param rows: of each part. :param partitions: how many each part has.
+    """
+    predicted = [0] * len(rows)
+
+    def tell(place: int, step: Progress) -> None:
+        predicted[place] = step.predicted
+        progress(
+            replace(
+                step, number=sum(partitions[:place]) + step.number, partitions=sum(partitions),
+                rows=sum(rows[:place]) + step.rows, total=sum(rows), predicted=sum(predicted),
+            )
+        )  # fmt: skip
+
+    return tell
+
+
+def _ended(partition: str, zone: ZoneInfo) -> datetime:
+    """When a partition's day ended."""
     match = _DAY.match(partition)
     try:
-        return date.fromisoformat(match[1] if match else "")
-    except ValueError:
+        day = date.fromisoformat(match[1] if match else "")
+        return datetime.combine(day + timedelta(days=1), time(), tzinfo=zone).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ArgumentError(
             f"partition {partition[:40]!r} is no day", code="argument.partition_day",
             why="the champion of a day needs one", todo="name a version, or partitions that are dates",

@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from airflow_provider_xops.errors import ArgumentError, ModelError, NotFoundError
+from airflow_provider_xops.errors import ArgumentError, ModelError, NotFoundError, Superseded
 from airflow_provider_xops.lake import read
 from airflow_provider_xops.lake.commit import commit
 from airflow_provider_xops.lake.lake import Lake
@@ -40,7 +40,7 @@ from airflow_provider_xops.serving._batch_columns import (
     is_ours,
     policy_for,
 )
-from airflow_provider_xops.serving._batch_scorer import Scorer, partition_rows, tables_of
+from airflow_provider_xops.serving._batch_scorer import Scorer, partition_rows, tables_of, version_fence
 from airflow_provider_xops.serving._progress import Progress, ProgressLines
 from airflow_provider_xops.serving.reasons import ReasonPlan
 from airflow_provider_xops.training.frames import unusable_columns
@@ -70,11 +70,14 @@ class ScoreResult:
     :param dataset_out: the version of the output table that holds the predictions.
     :param runs: one record for each input partition.
     :param reused: all of them had been scored before by this model version; nothing was written.
+    :param superseded: partitions that were left out, because this model version has scored a later version of
+        them: what is there stays.
     """
 
     dataset_out: DatasetVersion
     runs: tuple[ScoringRun, ...]
     reused: bool
+    superseded: tuple[str, ...] = ()
 
 
 def score(
@@ -97,7 +100,7 @@ def score(
 
     :param partitions: of the input; None: all of the version.
     :param keep_columns: input columns that go along (keys to join the labels by, later).
-    :param batch_rows: rows in memory at a time.
+    :param batch_rows: rows of a batch; at most two batches are in memory.
     :param reasons: so many features that moved each prediction most go along, with their contributions; see
         :class:`~airflow_provider_xops.serving.reasons.ReasonPlan`.
     :param purpose: empty: predictions made to be used. ``back_scoring``: made afterwards; they say so, and
@@ -110,6 +113,7 @@ def score(
         ``argument.purpose``; of reasons ``argument.reasons``, ``argument.reasons_cost`` and
         ``argument.extra_missing``.
     :raises NotFoundError: ``not_found.partition``.
+    :raises Superseded: ``superseded.commit``: this model version has scored a later version of all of them.
 
     The output has, beside ``keep_columns``: ``prediction_id``, ``prediction`` (whole number, number or
     text, as the target), ``score`` (the positive class's probability; null where the model gives none),
@@ -142,16 +146,34 @@ def score(
         for name, digest in digests.items()
     }
     rows = partition_rows(lake, dataset, list(runs))
-    scorer = Scorer(
-        lake, client, model=model, runs=runs, keep=keep_columns, batch_rows=batch_rows, reasons=plan,
-        schema=schema, rows=rows, progress=progress,
-    )  # fmt: skip
-    result = commit(
-        lake, output_table, scorer.segments(), mode=WriteMode.APPEND,
-        evolve=policy_for(lake, output_table, scorer.names()), parents=[dataset],
-        parent_partitions=[list(digests)], parent_records=[model.record_id], actor=actor, as_of=as_of,
-        note=f"predictions of {model.ref}" + (", made afterwards" if purpose else ""),
-    )  # fmt: skip
+    # A cleared or late run of an earlier version must not take back what a correction brought. Predictions
+    # made afterwards are of the version that somebody asked for, whichever it is.
+    writer = actor if purpose else dataclasses.replace(actor, fence=version_fence(lake, dataset))
+    superseded: list[str] = []
+    while True:
+        scorer = Scorer(
+            lake, client, model=model, runs=runs, keep=keep_columns, batch_rows=batch_rows, reasons=plan,
+            schema=schema, rows=rows, progress=progress,
+        )  # fmt: skip
+        try:
+            result = commit(
+                lake, output_table, scorer.segments(), mode=WriteMode.APPEND,
+                evolve=policy_for(lake, output_table, scorer.names()), parents=[dataset],
+                parent_partitions=[list(runs)], parent_records=[model.record_id], actor=writer, as_of=as_of,
+                note=f"predictions of {model.ref}" + (", made afterwards" if purpose else ""),
+            )  # fmt: skip
+            break
+        except Superseded as error:
+            late = error.context.get("partition")
+            if purpose or late not in runs or len(runs) == 1:
+                raise
+            superseded.append(late)
+            del runs[late]
+    if superseded:
+        log.warning(
+            "Left out %d partition(s) of %s, among them %s: %s has scored a later version of them.",
+            len(superseded), dataset, superseded[0], model.ref,
+        )  # fmt: skip
     recorded = tuple(_record(lake, run, result.record.ref, rows[name]) for name, run in runs.items())
     count = sum(run.rows for run in recorded)
     log.info(
@@ -162,7 +184,9 @@ def score(
         model.ref,
         result.record.ref,
     )
-    return ScoreResult(dataset_out=result.record, runs=recorded, reused=result.reused)
+    return ScoreResult(
+        dataset_out=result.record, runs=recorded, reused=result.reused, superseded=tuple(superseded)
+    )
 
 
 def rows_to_score(lake: Lake, dataset: DatasetRef, partitions: Sequence[str] | None = None) -> dict[str, int]:

@@ -118,12 +118,13 @@ def join_labels(
         keys, and not for prediction ids.
     :param newest_by: which of several labels of one key counts: that of the largest value in this column (a
         time, a number), or, with ``partition``, of the last partition. By default they must all be the same.
-        A missing label that is the newest takes the label away.
+        A missing label that is the newest takes the label away; what has nothing in this column is the
+        oldest.
     :param label_as: what the label is called in the output. :param memory_limit: of the matching; what does
         not fit goes to disk.
     :returns: with ``reused=True`` where the output held exactly this already.
     :raises ArgumentError: ``argument.join_keys``, ``argument.label_column``, ``argument.label_as``,
-        ``argument.output_table``.
+        ``argument.output_table``, ``argument.newest_by``, ``argument.memory_limit``.
     :raises NotFoundError: ``not_found.partition``.
     :raises DataError: ``data.duplicate_labels`` (different labels of one key, and nothing says which is
         newer), ``data.key_type``, ``data.join_memory``.
@@ -340,13 +341,18 @@ class _Join:
                 batch_rows=BATCH_ROWS,
             )  # fmt: skip
             for batch in reader:
-                label = batch.column(self.label_column)
-                if pa.types.is_floating(label.type):
-                    label = pc.if_else(pc.is_nan(label), pa.scalar(None, label.type), label)
-                columns = [*(batch.column(name) for name in self.on), label, batch.column(PARTITION_COLUMN)]
+                columns = [_present(batch.column(name)) for name in (*self.on, self.label_column)]
+                columns.append(batch.column(PARTITION_COLUMN))
                 if self.newest_by is not None:
                     by = PARTITION_COLUMN if self.newest_by == BY_PARTITION else self.newest_by
-                    columns.append(batch.column(by))
+                    columns.append(_present(batch.column(by)))
                 yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
         return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _present(column: pa.Array) -> pa.Array:
+    """The column with NaN as missing: to DuckDB it equals itself, and is the largest of all numbers."""
+    if not pa.types.is_floating(column.type):
+        return column
+    return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)

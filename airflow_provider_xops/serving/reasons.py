@@ -139,6 +139,7 @@ class Reasoner:
         self._estimator, self._background = estimator, background
         self._task, self._name, self._plan = task, name, plan
         self._own = methods.own_method(estimator, background, task=task, name=name)
+        self._asked = 0
 
     @property
     def method(self) -> str:
@@ -150,21 +151,18 @@ class Reasoner:
     @property
     def answers_per_row(self) -> int:
         """How many rows the model is asked about to explain one; 0 where it need not be asked."""
-        if self._own is not None:
-            return 0
-        count = self._background.shape[1]
-        asked: int = 2**count if self._exact else 2 * _shap.PERMUTATIONS * (count + 1)
-        return asked * len(self._background)
+        return 0 if self._own is not None else self._answers
 
     def refuse_too_many(self, rows: int) -> None:
         """:raises ArgumentError: ``argument.reasons_cost``: explaining so many rows asks too much."""
-        asked = rows * self.answers_per_row
+        self._refuse(rows, rows * self.answers_per_row)
+
+    def _refuse(self, rows: int, asked: int) -> None:
         if asked > self._plan.max_answers:
             raise ArgumentError(
                 f"reasons for {rows:,} rows ask {self._name} about {asked:,} rows",
                 code="argument.reasons_cost",
-                why=f"it is explained by {self.method}, {self.answers_per_row:,} answers a row; the limit is"
-                f" {self._plan.max_answers:,}",
+                why=f"they take {self._answers:,} answers a row; the limit is {self._plan.max_answers:,}",
                 todo="score fewer partitions at a time, take a smaller background or a tree model, or raise"
                 " max_answers of the reasons",
                 context={"rows": rows, "answers": asked, "limit": self._plan.max_answers},
@@ -175,6 +173,8 @@ class Reasoner:
 
         :param said: what the model predicted for them.
         :raises ModelError: ``model.predict_failed``, ``model.classes_unknown``.
+        :raises ArgumentError: ``argument.reasons_cost``: shap's own algorithm does not add up for so many
+            rows that asking about them is too much.
         """
         answer, outputs = methods.as_numbers(said, task=self._task, name=self._name)
         values, base = self._taken_apart(frame, answer, outputs)
@@ -198,6 +198,12 @@ class Reasoner:
         return Reasons(names, largest, base, rest)
 
     @property
+    def _answers(self) -> int:
+        count = self._background.shape[1]
+        asked: int = 2**count if self._exact else 2 * _shap.PERMUTATIONS * (count + 1)
+        return asked * len(self._background)
+
+    @property
     def _exact(self) -> bool:
         count = self._background.shape[1]
         return count <= methods.EXACT_FEATURES
@@ -209,6 +215,8 @@ class Reasoner:
         values, base, right = self._own.explain(frame, answer)
         wrong = np.flatnonzero(~right)
         if len(wrong):
+            self._asked += len(wrong)
+            self._refuse(self._asked, self._asked * self._answers)
             # Row by row, so that no row's reasons depend on its neighbors.
             log.info("%d rows are explained by asking the model: shap's own does not add up.", len(wrong))
             rows = frame.iloc[wrong].reset_index(drop=True)

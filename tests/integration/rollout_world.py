@@ -22,7 +22,7 @@ from airflow_provider_xops.serving.targets.rollout import Deployed, Patience, de
 from airflow_provider_xops.training.fit import train
 from tests.unit.registry.builders import a_recorded_evaluation
 
-QUICK = Patience(load_s=60, settle_s=20, requests_s=20, poll_s=0.05)
+QUICK = Patience(load_s=60, settle_s=20, requests_s=20, poll_s=0.2)
 
 
 def utc_now() -> datetime:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -22,6 +23,7 @@ from airflow_provider_xops.registry.adopt import adopt_model
 from airflow_provider_xops.registry.artifacts import artifact_digest
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.loading import load_model
+from airflow_provider_xops.serving.online import variants
 from airflow_provider_xops.serving.online.model_files import ModelFiles
 from airflow_provider_xops.serving.online.variants import FeatureKind
 from airflow_provider_xops.settings import MlflowSettings
@@ -264,6 +266,30 @@ def test_processes_that_share_the_folder_do_not_disturb_each_other(
         assert [each.name for each in tmp_path.iterdir()] == [model.artifact_digest]
         shutil.rmtree(tmp_path / model.artifact_digest)
     assert problems == []
+
+
+def test_threads_take_short_turns_while_a_model_is_loaded_and_the_usual_ones_after(
+    steady: tuple[Registry, ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, model = steady
+    usual, seen = sys.getswitchinterval(), []
+    real = variants.read_model
+
+    def watched(*arguments: Any) -> Any:
+        seen.append(sys.getswitchinterval())
+        return real(*arguments)
+
+    monkeypatch.setattr(variants, "read_model", watched)
+    threads = [threading.Thread(target=registry.loader(), args=(registry.name, whole(model))) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    with pytest.raises(NotFoundError):
+        registry.loader()(registry.name, Variant(version=9, created_at_ms=1, role="primary", weight=1.0))
+
+    assert seen == pytest.approx([variants.SHORT_TURN_S] * 2)
+    assert sys.getswitchinterval() == pytest.approx(usual) != variants.SHORT_TURN_S
 
 
 def test_fewer_than_two_models_cannot_be_kept() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,7 +77,8 @@ def place(mlflow_server: servers.MlflowServer, tmp_path_factory: pytest.TempPath
     init_lake(settings, actor=Actor.user("tester", key="init", fence=1), as_of=utc_now())
     world = make_world(open_lake(settings), RegistryClient(mlflow_server.settings()))
     (folder / "admin").write_text(ADMIN_KEY)
-    options = ["--poll-seconds", "0.5", "--admin-keys", str(folder / "admin"), "--threads", "2"]
+    # Seven aliases look at the lake by themselves; a deployment tells them when.
+    options = ["--poll-seconds", "30", "--admin-keys", str(folder / "admin"), "--threads", "2"]
     with servers.xops_server(
         [f"{world.name}@{alias}" for alias in ALIASES], lake=settings, mlflow_url=mlflow_server.url,
         options=options, wait="live",
@@ -87,6 +89,13 @@ def place(mlflow_server: servers.MlflowServer, tmp_path_factory: pytest.TempPath
 def part(world: World, version: int, role: VariantRole, weight: float) -> Variant:
     model = world.versions[version - 1]
     return Variant(version=version, created_at_ms=model.created_at_ms, role=role, weight=weight)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_the_first_version_is_loaded_and_asked_before_it_becomes_the_champion(place: Place) -> None:
@@ -120,6 +129,18 @@ def test_a_version_is_tried_out_on_a_share_and_promoted_from_there(place: Place)
     assert next(each.message for each in deployed.steps if each.step == "shift") == "it has them already"
     assert target.serving(place.world.name, "tried") == {2: 1.0}
     assert place.world.outcomes("tried") == [("promoted", 1), ("promoted", 2)]
+
+    # Who ends the trial now does not take the champion that came of it out of service.
+    place.world.promote(1, alias="tried", key="back-by-hand")
+    place.world.promote(2, alias="tried", key="again-by-hand")
+    before = last_split(place.world.lake, place.world.name, "tried")
+    ended = abort_deployment(
+        place.world.lake, place.world.client, place.target("late"), tried.deployment, reason="was promoted",
+        actor=place.world.actor("late"), clock=utc_now,
+    )  # fmt: skip
+    assert ended.state == "ended"
+    assert last_split(place.world.lake, place.world.name, "tried") == before
+    wait_until(lambda: target.serving(place.world.name, "tried") == {2: 1.0})
 
 
 def test_a_shadow_answers_nobody_and_goes_when_it_is_ended(place: Place) -> None:
@@ -247,7 +268,7 @@ def test_tasks_deploy_check_and_undo(place: Place, run: Run) -> None:
     callers = threading.Event()
 
     def call() -> None:
-        while not callers.wait(0.05):
+        while not callers.wait(0.2):
             place.ask(alias)
 
     thread = threading.Thread(target=call, daemon=True)

@@ -179,7 +179,12 @@ def silent() -> XOpsError:
     return UnavailableError("the target did not answer")
 
 
-@pytest.mark.parametrize("method", ["prepare", "ready", "ask"])
+def also(method: str) -> Any:
+    """A case of the long version."""
+    return pytest.param(method, marks=pytest.mark.soak)
+
+
+@pytest.mark.parametrize("method", ["prepare", also("ready"), also("ask")])
 def test_before_the_decision_a_refusal_leaves_nothing(case: Case, method: str) -> None:
     with pytest.raises(RegistryError):
         case.deploy(case.target(fault=raises(method, refused)))
@@ -191,7 +196,7 @@ def test_before_the_decision_a_refusal_leaves_nothing(case: Case, method: str) -
     assert "the target refused" in found.message
 
 
-@pytest.mark.parametrize("method", ["shift", "settled", "mark", "serving", "finish"])
+@pytest.mark.parametrize("method", ["shift", also("settled"), also("mark"), also("serving"), "finish"])
 def test_after_the_decision_a_refusal_gives_the_old_version_its_requests_back_and_rolls_back(
     case: Case, method: str
 ) -> None:
@@ -317,7 +322,7 @@ def test_on_the_last_try_a_target_that_does_not_answer_is_a_failure(case: Case) 
     assert case.ledger == [("promoted", 1), ("promoted", 2), ("rolled_back", 1)]
 
 
-@pytest.mark.parametrize("method", ["prepare", "ready", "ask"])
+@pytest.mark.parametrize("method", [also("prepare"), also("ready"), "ask"])
 def test_ended_before_the_decision_it_leaves_nothing_and_begins_anew(case: Case, method: str) -> None:
     with pytest.raises(Killed):
         case.deploy(case.target(fault=raises(method, Killed)))
@@ -332,7 +337,7 @@ def test_ended_before_the_decision_it_leaves_nothing_and_begins_anew(case: Case,
     assert sorted(each.state for each in found) == ["cancelled", "in service"]
 
 
-@pytest.mark.parametrize("method", ["shift", "settled", "mark", "observe", "finish"])
+@pytest.mark.parametrize("method", ["shift", also("settled"), also("mark"), "observe", also("finish")])
 def test_ended_after_the_decision_everything_stays_and_the_next_try_goes_on(case: Case, method: str) -> None:
     with pytest.raises(Killed):
         case.deploy(case.target(fault=raises(method, Killed)))
@@ -401,6 +406,63 @@ def test_a_deployment_whose_version_is_champion_already_is_not_superseded(case: 
         case.deploy(case.target(), 3, supersede=True, key="other")
 
     assert case.ledger == [("promoted", 1), ("promoted", 2)]
+
+
+def test_killed_right_after_the_entry_it_is_not_superseded(case: Case) -> None:
+    def decide() -> Any:
+        case.promote(2, key="deploy")
+        raise Killed
+
+    with pytest.raises(Killed):
+        case.deploy(case.target(), decide=decide)
+
+    with pytest.raises(ConflictError):
+        case.deploy(case.target(), 3, supersede=True, key="other")
+    assert shown(case.deploy(case.target())) == WHOLE
+    assert case.ledger == [("promoted", 1), ("promoted", 2)]
+
+
+def test_killed_before_its_second_look_it_looks_again(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two begin at one moment; one is killed before it saw the other, which goes on alone."""
+    from airflow_provider_xops.serving.targets import rollout
+
+    looks = iter([[]])
+
+    def killed_at_the_second(*_: Any) -> Any:
+        for look in looks:
+            return look
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rollout, "_others", killed_at_the_second)
+        with pytest.raises(Killed):
+            case.deploy(case.target(), key="killed")
+        patched.setattr(rollout, "_others", lambda *_: [])
+        with pytest.raises(UnavailableError):
+            case.deploy(case.target(fault=raises("prepare", silent)), 3, key="other")
+
+    target = case.target()
+    with pytest.raises(ConflictError):
+        case.deploy(target, key="killed")
+    assert target.calls == []
+
+
+def test_a_former_champion_that_is_refused_meanwhile_leaves_the_entry_to_a_person(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_xops.serving.targets import _ledger_side
+
+    def blocked(*_: Any, **__: Any) -> Any:
+        raise RegistryError("v1 is blocked", code="registry.blocked")
+
+    monkeypatch.setattr(_ledger_side, "rollback", blocked)
+    deployed = case.deploy(case.target(figures=sick))
+
+    assert deployed.state == "failed"
+    assert deployed.steps[-1].details["ledger"] == (
+        "entry 3 stays, the former champion was refused (registry.blocked)"
+    )
+    assert case.state == OLD_ALONE
 
 
 def test_a_person_ends_a_deployment_that_nobody_goes_on_with(case: Case) -> None:
@@ -515,27 +577,32 @@ def test_the_first_version_of_an_alias_has_nothing_to_go_back_to(trained: World,
     assert other.ledger == [("promoted", 1)]
 
 
-@pytest.mark.parametrize(
-    ("changes", "code"),
-    [
-        ({"steps": ()}, "argument.steps"),
-        ({"steps": (0.5, 0.1, 1.0)}, "argument.steps"),
-        ({"steps": (0.0, 1.0)}, "argument.steps"),
-        ({"steps": (0.5,)}, "argument.steps"),
-        ({"steps": (1.0,), "decide": None}, "argument.steps"),
-        ({"role": "shadow"}, "argument.steps"),
-        ({"on_failure": "panic"}, "argument.on_failure"),
-        ({"steps": (1.0,), "health": HealthCondition(max_p99_ratio=2.0)}, "argument.health"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused_before_anything_is_done(
-    case: Case, changes: dict[str, Any], code: str
-) -> None:
-    target = case.target()
-    with pytest.raises(ArgumentError) as raised:
-        case.deploy(target, **changes)
+MEANINGLESS: list[tuple[dict[str, Any], str]] = [
+    ({"steps": ()}, "argument.steps"),
+    ({"steps": (0.5, 0.1, 1.0)}, "argument.steps"),
+    ({"steps": (0.0, 1.0)}, "argument.steps"),
+    ({"steps": (0.5,)}, "argument.steps"),
+    ({"steps": (1.0,), "decide": None}, "argument.steps"),
+    ({"role": "shadow"}, "argument.steps"),
+    ({"on_failure": "panic"}, "argument.on_failure"),
+    ({"steps": (1.0,), "health": HealthCondition(max_p99_ratio=2.0)}, "argument.health"),
+    ({"steps": (float("nan"), 1.0)}, "argument.steps"),
+    ({"soak_seconds": float("nan")}, "argument.seconds"),
+    ({"soak_seconds": -1.0}, "argument.seconds"),
+    ({"soak_seconds": 1e12}, "argument.seconds"),
+    ({"version": 1, "decide": None, "steps": (1.0,), "role": "shadow"}, "argument.try_out"),
+]
 
-    assert raised.value.code == code
+
+def test_what_cannot_be_meant_is_refused_before_anything_is_done(case: Case) -> None:
+    target = case.target()
+    for changes, code in MEANINGLESS:
+        with pytest.raises(ArgumentError) as raised:
+            case.deploy(target, **changes)
+        assert raised.value.code == code
+    with pytest.raises(ArgumentError):
+        check(case, target, seconds=float("nan"))
+
     assert target.calls == []
     assert list_deployments(case.world.lake, model=case.world.name, alias=case.alias) == []
 

@@ -40,7 +40,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 @pytest.fixture(scope="module")
 def client(mlflow_server: servers.MlflowServer) -> RegistryClient:
-    return RegistryClient(mlflow_server.settings())
+    return RegistryClient(mlflow_server.settings(timeout_s=120, max_retries=3))
 
 
 @pytest.fixture(scope="module")
@@ -163,14 +163,14 @@ def test_files_that_somebody_exchanged_in_s3_are_sent_again(
     one, work = versions[0], deployment(versions[0])
     key = f"xops/{one.artifact_digest[:32]}/model.tar.gz"
     clients.s3.put_object(Bucket=BUCKET, Key=key, Body=b"another model")
+    sent: list[str] = []
+    clients.s3.meta.events.register("before-call.s3.PutObject", lambda model, **_: sent.append(model.name))
     target().prepare(work, one)
-    sent = clients.s3.head_object(Bucket=BUCKET, Key=key)
-    assert sent["ContentLength"] > 1000
+    assert clients.s3.head_object(Bucket=BUCKET, Key=key)["ContentLength"] > 1000
+    assert len(sent) == 1
     target().abort(work, one)
     target().prepare(work, one)
-    again = clients.s3.head_object(Bucket=BUCKET, Key=key)
-    assert again["ETag"] == sent["ETag"]
-    assert again["LastModified"] == sent["LastModified"]
+    assert len(sent) == 1
 
 
 def test_weights_are_shares_of_the_requests(

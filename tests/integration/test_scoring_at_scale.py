@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pytest
 from airflow_provider_xops.lake import read
 from airflow_provider_xops.lake.commit import Segment, commit
 from airflow_provider_xops.lake.evidence import evidence_path
-from airflow_provider_xops.lake.lake import Lake
+from airflow_provider_xops.lake.lake import Lake, init_lake, open_lake
 from airflow_provider_xops.lake.tables import head, table_exists
 from airflow_provider_xops.records import Actor, DatasetRef, ModelVersion, PromotionOutcome, ScoringRun
 from airflow_provider_xops.registry import ledger
@@ -30,7 +31,7 @@ from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.serving.batch import score
 from airflow_provider_xops.training.fit import train
 from tests.integration.dag_runs import Run, xcoms
-from tests.servers import MlflowServer
+from tests.servers import MlflowServer, S3Server
 
 AS_OF = datetime(2026, 1, 15, tzinfo=UTC)
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,16 +73,17 @@ def a_model(lake: Lake, server: MlflowServer, dataset: DatasetRef, name: str = "
 class Worker:
     """One scoring process, waiting for its start."""
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, storage: dict[str, str], **given: Any) -> None:
         self.given = given
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.integration.scoring_worker", json.dumps(given)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,
+            env=os.environ | {"SCORING_STORAGE": json.dumps(storage)},
         )  # fmt: skip
 
-    def wait_ready(self) -> None:
+    def wait_for(self, word: str) -> None:
         assert self.process.stdout is not None
-        assert self.process.stdout.readline().strip() == "ready"
+        assert self.process.stdout.readline().strip() == word
 
     def go(self) -> None:
         assert self.process.stdin is not None
@@ -100,11 +102,17 @@ class Worker:
 
 
 @contextlib.contextmanager
-def workers(shares: list[list[str]], **given: Any) -> Iterator[list[Worker]]:
-    found = [Worker(partitions=share, fence=number + 1, **given) for number, share in enumerate(shares)]
+def workers(
+    shares: list[list[str]], *, storage: dict[str, str], held: int, **given: Any
+) -> Iterator[list[Worker]]:
+    """A process for each share; the first ``held`` of them stop within their work."""
+    found = [
+        Worker(storage, partitions=share, fence=number + 1, hold=number < held, **given)
+        for number, share in enumerate(shares)
+    ]
     try:
         for worker in found:
-            worker.wait_ready()
+            worker.wait_for("ready")
         yield found
     finally:
         for worker in found:
@@ -130,23 +138,30 @@ def check_exactly_once(lake: Lake, table: str, days: list[str], rows: int, model
 
 def race(
     lake: Lake, server: MlflowServer, model: ModelVersion, *, count: int, rows: int, table: str, reasons: int,
-    rng: random.Random, kills: int,
+    rng: random.Random, kills: int, held: int = 0, storage: dict[str, str] | None = None,
 ) -> int:  # fmt: skip
-    """``count`` processes score at once; some are killed at a random instant; then all is scored again."""
+    """``count`` processes score at once; some are killed: ``held`` of them for certain between two batches,
+    ``kills`` at a random instant. Then all is scored again. Gives how many were killed before they ended."""
     days = days_of(count)
     given = {
         "lake": lake.uri, "mlflow": server.url, "model": model.record_id, "dataset": "flights",
         "output": table, "reasons": reasons,
     }  # fmt: skip
-    with workers([[day] for day in days], **given) as found:
+    with workers([[day] for day in days], storage=storage or {}, held=held, **given) as found:
         for worker in found:
             worker.go()
-        for victim in rng.sample(found, kills):
+        for victim in found[:held]:
+            victim.wait_for("batch")
+            victim.process.kill()
+        for victim in rng.sample(found[held:], kills):
             time.sleep(rng.uniform(0, 0.4))
             victim.process.kill()
         codes = [worker.end() for worker in found]
-    killed = sum(code == -9 for code in codes)
+    killed = codes.count(-9)
+    assert codes[:held] == [-9] * held
     assert codes.count(0) == count - killed
+    if not kills:  # whoever lived has done its work before anybody does it again
+        check_exactly_once(lake, table, days[held:], rows)
     # the retry of every task, killed or not
     client = RegistryClient(server.settings())
     for day in days:
@@ -165,22 +180,39 @@ def test_processes_append_to_one_new_table_at_once_and_a_killed_one_is_made_up_f
     model = a_model(lake, mlflow_server, dataset)
     race(
         lake, mlflow_server, model, count=3, rows=600, table="predictions", reasons=0,
-        rng=random.Random(1), kills=1,
+        rng=random.Random(1), kills=0, held=1,
     )  # fmt: skip
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_soak_many_processes_and_kills(lake: Lake, mlflow_server: MlflowServer) -> None:
     seed = random.SystemRandom().randrange(10**6)
-    rng, killed, rounds = random.Random(seed), 0, 6
-    dataset = fill(lake, days_of(10), 3000)
+    rng, killed, rounds = random.Random(seed), 0, 4
+    dataset = fill(lake, days_of(8), 3000)
     model = a_model(lake, mlflow_server, dataset)
     for number in range(rounds):
         killed += race(
-            lake, mlflow_server, model, count=10, rows=3000, table=f"predictions{number}",
-            reasons=2 * (number % 2), rng=rng, kills=5,
+            lake, mlflow_server, model, count=8, rows=3000, table=f"predictions{number}",
+            reasons=2 * (number % 2), rng=rng, kills=3, held=1,
         )  # fmt: skip
-    print(f"seed {seed}: {rounds} rounds of 10 processes, {killed} killed, every row exactly once")
+        print(f"seed {seed}: {number + 1} rounds of 8 processes, {killed} killed, every row exactly once")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_soak_many_processes_and_kills_on_s3(seaweedfs: S3Server, mlflow_server: MlflowServer) -> None:
+    settings = seaweedfs.lake_settings(f"scoring-{uuid.uuid4().hex[:8]}")
+    init_lake(settings, actor=an_actor(), as_of=AS_OF)
+    lake = open_lake(settings)
+    model = a_model(lake, mlflow_server, fill(lake, days_of(4), 600))
+    killed = 0
+    for number in range(2):
+        killed += race(
+            lake, mlflow_server, model, count=4, rows=600, table=f"predictions{number}", reasons=0,
+            rng=random.Random(number), kills=number, held=1, storage=seaweedfs.storage_options(),
+        )  # fmt: skip
+        print(f"SeaweedFS: {number + 1} rounds of 4 processes, {killed} killed, every row exactly once")
 
 
 def test_partitions_are_shared_out_scored_by_mapped_tasks_and_labeled(

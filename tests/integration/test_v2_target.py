@@ -43,7 +43,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 @pytest.fixture(scope="module")
 def client(mlflow_server: servers.MlflowServer) -> RegistryClient:
-    return RegistryClient(mlflow_server.settings())
+    return RegistryClient(mlflow_server.settings(timeout_s=120, max_retries=3))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ class Callers:
                     connection.close()
                     said = type(error).__name__
                 self.heard[url].append(said)
-                self.stop.wait(0.01)
+                self.stop.wait(0.05)
 
 
 @contextlib.contextmanager

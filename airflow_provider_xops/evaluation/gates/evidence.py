@@ -21,7 +21,7 @@ from airflow_provider_xops.records import (
     Severity,
     SmokeTest,
 )
-from airflow_provider_xops.registry.approvals import standing_of
+from airflow_provider_xops.registry.approvals import same_person, standing_of
 
 __all__ = ["Approved", "LatencyBudget", "Reproducible", "SizeBudget", "SmokeTested"]
 
@@ -284,7 +284,7 @@ def _within(gate: Gate, value: float, maximum: float, unit: str) -> GateResult:
 
 def _trained(word: Approval, case: Case) -> bool:
     producer = case.model.produced_by
-    return producer.kind is not ActorKind.TASK and _same(word.person, producer.id)
+    return producer.kind is not ActorKind.TASK and same_person(word.person, producer.id)
 
 
 def _same(one: str, other: str) -> bool:

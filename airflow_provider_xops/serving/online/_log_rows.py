@@ -271,13 +271,15 @@ def _arrow(values: Any, name: str) -> pa.Array:
             return _objects(values)
         if kind == "b":
             return pa.array(values)
-        return pa.array(values.astype(np.int64 if kind in "iu" else np.float64), from_pandas=True)
+        if kind in "iu":
+            return pa.array(values).cast(pa.int64())
+        return pa.array(values.astype(np.float64), from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError):
         raise _unfit(name) from None
 
 
 def _objects(values: Any) -> pa.Array:
-    missing = np.array([value is None or value != value for value in values], dtype=bool)
+    missing = np.array([value is None or value is pd.NA or value != value for value in values], dtype=bool)
     found = [value for value, gone in zip(values, missing, strict=True) if not gone]
     if found and all(isinstance(value, bool | np.bool_) for value in found):
         return pa.array([None if gone else bool(v) for v, gone in zip(values, missing, strict=True)])

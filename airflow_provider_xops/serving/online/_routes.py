@@ -34,13 +34,15 @@ def make_routes(site: Site, workers: Workers) -> FastAPI:
         description="Predictions by MLflow's protocol and the Open Inference Protocol V2.",
     )  # fmt: skip
     waiting = ThreadPoolExecutor(WAITING, thread_name_prefix="xops-refresh")
+    # Of its own: figures and state must be told while everybody waits for a lake that does not answer.
+    telling = ThreadPoolExecutor(2, thread_name_prefix="xops-status")
     _add_health(app, site)
     _add_metadata(app, site)
-    _add_management(app, site, waiting)
+    _add_management(app, site, waiting, telling)
 
     @app.get("/metrics", include_in_schema=False)
     async def figures() -> Response:
-        body = await asyncio.get_running_loop().run_in_executor(waiting, site.figures.text)
+        body = await asyncio.get_running_loop().run_in_executor(telling, site.figures.text)
         return Response(body + _of_workers(workers), media_type=metrics.CONTENT_TYPE)
 
     @app.exception_handler(HTTPException)
@@ -107,21 +109,23 @@ def _add_metadata(app: FastAPI, site: Site) -> None:
         return _json({**content, "version": version} if version else content, 200 if is_there else 503)
 
 
-def _add_management(app: FastAPI, site: Site, waiting: ThreadPoolExecutor) -> None:
-    async def in_thread(function: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(waiting, function)
+def _add_management(
+    app: FastAPI, site: Site, waiting: ThreadPoolExecutor, telling: ThreadPoolExecutor
+) -> None:
+    async def told(function: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(telling, function)
 
     async def look(served: Served, seconds: float) -> None:
         if served.follower is not None:
             follower = served.follower
             if seconds > 0:
-                await in_thread(lambda: follower.refresh(seconds))
+                await asyncio.get_running_loop().run_in_executor(waiting, follower.refresh, seconds)
             else:
                 follower.refresh(None)
 
     @app.get("/xops/status", summary="The plan, what is loaded, sessions, the log, the last error")
     async def status() -> Response:
-        return _json(await in_thread(site.status))
+        return _json(await told(site.status))
 
     @app.post("/xops/refresh", summary="Look at the lake now; ?wait=SECONDS waits for the end of the look")
     async def refresh(request: Request) -> Response:
@@ -129,13 +133,13 @@ def _add_management(app: FastAPI, site: Site, waiting: ThreadPoolExecutor) -> No
         chosen = request.query_params.get("model")
         several = site.serving if chosen is None else [_served(site, chosen)]
         await asyncio.gather(*(look(each, seconds) for each in several))
-        return _json(await in_thread(site.status))
+        return _json(await told(site.status))
 
     @app.post("/v2/repository/index", summary="What is loaded")
     async def index() -> Response:
         entries = []
         for each in site.serving:
-            state = await in_thread(each.fleet.status)
+            state = await told(each.fleet.status)
             for loaded in state["loaded"]:
                 entries.append(_entry(each, loaded["version"], "READY", str(loaded["role"] or "")))
             for failed in state["failed"]:

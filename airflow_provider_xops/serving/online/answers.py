@@ -26,6 +26,8 @@ _MLFLOW_CODES = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "RESOURCE_DOES_NOT_EXIST",
+    405: "BAD_REQUEST",
+    408: "BAD_REQUEST",
     409: "RESOURCE_CONFLICT",
     413: "BAD_REQUEST",
     415: "BAD_REQUEST",
@@ -51,6 +53,8 @@ class Refusal(Exception):
         self.message = message
         #: the version that was to answer, and its role, once they are known
         self.version = self.variant = ""
+        #: the model was asked and could not answer
+        self.failed = False
         self.headers: tuple[Header, ...] = tuple(
             (name.lower().encode(), value.encode()) for name, value in (headers or {}).items()
         )
@@ -61,6 +65,7 @@ class Answer:
     """A whole answer, and what the figures want to know of it.
 
     :param rows: how many rows were predicted. :param variant: the role of the version that answered.
+    :param failed: the model was asked and could not answer.
     """
 
     status: int
@@ -70,6 +75,7 @@ class Answer:
     version: str = ""
     variant: str = ""
     rows: int = 0
+    failed: bool = False
 
 
 def encode(content: Any) -> bytes:
@@ -95,6 +101,7 @@ def refuse(refusal: Refusal, protocol: Protocol) -> Answer:
         (JSON, *refusal.headers),
         version=refusal.version,
         variant=refusal.variant,
+        failed=refusal.failed,
     )
 
 

@@ -29,7 +29,7 @@ from typing import Any
 from airflow_provider_xops.serving.online._routes import make_routes
 from airflow_provider_xops.serving.online.answers import Answer, Protocol, Refusal, refuse
 from airflow_provider_xops.serving.online.auth import Scope
-from airflow_provider_xops.serving.online.limits import ClientGone, Workers, read_body
+from airflow_provider_xops.serving.online.limits import ClientGone, Workers, read_body, throw_away
 from airflow_provider_xops.serving.online.scoring import Ask
 from airflow_provider_xops.serving.online.site import Served, Site
 
@@ -38,11 +38,13 @@ __all__ = ["Edge", "make_app"]
 log = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
 ASGI = Callable[
     [Any, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
 ]
 
 MOST_KEY = 512
+_CLOSE = (b"connection", b"close")
 _INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _NAMED = re.compile(r"/models/([^/]+)/invocations")
 _OPEN = frozenset({"/ping", "/health", "/version", "/v2/health/live", "/v2/health/ready"})
@@ -98,6 +100,7 @@ class Edge:
     ) -> None:
         began = time.perf_counter()
         served: Served | None = None
+        whole = False
         try:
             headers = _Headers(scope["headers"], self._key_header)
             self._site.guard.check(scope["headers"], Scope.SCORING)
@@ -108,9 +111,11 @@ class Edge:
                 raise Refusal(415, "input.encoding", "send the body as it is, not compressed")
             if headers.binary:
                 raise Refusal(400, "input.binary", "binary tensors are not taken: send the data as JSON")
+            body = await read_body(receive, declared=headers.length, limits=self._site.limits)
+            whole = True
             ask = Ask(
                 protocol,
-                await read_body(receive, declared=headers.length, limits=self._site.limits),
+                body,
                 headers.content_type,
                 headers.key,
                 None if version is None else _number(version),
@@ -122,7 +127,12 @@ class Edge:
             return
         except Exception as error:
             answer = refuse(_unforeseen(error), protocol)
-        await self._send(send, answer)
+        # Nobody knows where the next request would begin: after too large a body, or one that was only
+        # announced.
+        unread = not whole and (
+            answer.status == 413 or (answer.status >= 400 and _announced(scope["headers"]))
+        )
+        await self._send(send, answer, receive if unread else None)
         self._site.figures.request(
             route,
             answer.status,
@@ -130,6 +140,7 @@ class Edge:
             model=served.name if served is not None else "",
             version=answer.version,
             variant=answer.variant,
+            failed=answer.failed,
         )
 
     async def _other(self, scope: Any, receive: Any, send: Any, path: str) -> None:
@@ -178,13 +189,20 @@ class Edge:
             raise Refusal(404, "not_found.model", "no model of this name is served here")
         return found
 
-    async def _send(self, send: Any, answer: Answer) -> None:
+    async def _send(self, send: Any, answer: Answer, unread: Receive | None = None) -> None:
+        """The answer; then, where the body was not read to its end, the rest of that, and the end of it all.
+
+        :param unread: gives what is still to be read; None: nothing is.
+        """
         headers = [*answer.headers, (b"content-length", str(len(answer.body)).encode())]
-        if self._site.draining:
+        if (self._site.draining or unread) and _CLOSE not in headers:
             # A client that would ask again on this connection might do so while it is being closed.
-            headers.append((b"connection", b"close"))
+            headers.append(_CLOSE)
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        await send({"type": "http.response.body", "body": answer.body, "more_body": unread is not None})
+        if unread is not None:
+            await throw_away(unread, self._site.limits)
+            await send({"type": "http.response.body", "body": b""})
 
 
 class _Headers:
@@ -214,6 +232,11 @@ class _Headers:
                 self.model = value.strip()
             elif name == b"inference-header-content-length":
                 self.binary = True
+
+
+def _announced(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether the client waits to be told that it may send the body (RFC 9110, 10.1.1)."""
+    return any(name == b"expect" for name, _ in headers)
 
 
 def _number(version: str) -> int:

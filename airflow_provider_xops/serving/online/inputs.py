@@ -139,12 +139,14 @@ class Reader:
         if type(records) is not list or set(map(type, records)) - {dict}:
             raise _shape("the records are not a list of objects")
         self._check_count(len(records))
-        names = list(records[0])
-        if any(each.keys() != records[0].keys() for each in records):
-            short = [name for name in self._names if any(name not in each for each in records)]
-            if short:
-                raise self._missing(short)
-            names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
+        given: dict[str, Any] = dict.fromkeys(itertools.chain.from_iterable(records))
+        short = [name for name in self._names if any(name not in each for each in records)]
+        if short:
+            raise self._missing(short)
+        self._check_unknown(given)
+        # Of each record only what is needed: a million other names in ten thousand records would be columns
+        # that no memory holds.
+        names = [*self._names, *(name for name in self.keep if name in given)]
         return self._by_column(names, [[record.get(name) for record in records] for name in names])
 
     def by_name(self, columns: Any) -> Inputs:
@@ -179,14 +181,7 @@ class Reader:
         missing = [name for name in self._names if name not in given]
         if missing:
             raise self._missing(missing)
-        if self.extra == "refuse":
-            count = len(given) - len(self._names) - sum(name in given for name in self.keep)
-            if count:
-                raise Refusal(
-                    400,
-                    "input.columns_unknown",
-                    f"{count} column(s) are not the model's, which takes {self.columns.told()}",
-                )
+        self._check_unknown(given)
         wrong, made = [], {}
         for name, kind in zip(self._names, self.columns.kinds, strict=True):
             values = _MAKE[kind](given[name])
@@ -206,6 +201,16 @@ class Reader:
                 400, "input.columns_type", f"{', '.join(unfit)} takes one number, text or null a row"
             )
         return Inputs(pd.DataFrame(made, columns=self.columns.index, copy=False), kept)
+
+    def _check_unknown(self, given: Mapping[str, Any]) -> None:
+        """Of columns among which no feature is missing."""
+        count = len(given) - len(self._names) - sum(name in given for name in self.keep)
+        if count and self.extra == "refuse":
+            raise Refusal(
+                400,
+                "input.columns_unknown",
+                f"{count} column(s) are not the model's, which takes {self.columns.told()}",
+            )
 
     def _kind(self, name: str) -> Kind:
         return self.columns.kinds[self.columns.places[name]]

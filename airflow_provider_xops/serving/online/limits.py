@@ -12,6 +12,7 @@ thread, and its place stays taken until it ends. A model that hangs takes its pl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -23,13 +24,15 @@ from typing import Any, Generic, TypeVar
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.serving.online.answers import Refusal
 
-__all__ = ["ClientGone", "Limits", "Workers", "read_body"]
+__all__ = ["ClientGone", "Limits", "Workers", "read_body", "throw_away"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 MIB = 1024 * 1024
+# What is still coming of a refused request is read for so long, and then no more.
+LINGER_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,8 @@ class Limits:
     :param body_seconds: for the body of a request to arrive; ``header_seconds`` for its headers.
     :param header_bytes: of one request's headers together.
     :param connections: open at a time; a request on one more is answered with 503.
-    :param idle_seconds: until a connection without a request is closed.
+    :param idle_seconds: until a connection without a request is closed, or one whose client does not take
+        what it was answered.
     :param drain_seconds: after SIGTERM, how long requests are still taken while the server says that it is
         not ready, for a load balancer to notice. :param shutdown_seconds: then, for requests under way to be
         answered, and as long again for the prediction log to be written.
@@ -107,6 +111,17 @@ async def read_body(receive: Receive, *, declared: int | None, limits: Limits) -
     if size > limits.body_bytes:
         raise _too_large(limits)
     return b"".join(chunks)
+
+
+async def throw_away(receive: Receive, limits: Limits) -> None:
+    """Read what is still coming of an answered request, and keep nothing of it.
+
+    A connection that is closed while its client sends is reset, and the client may never see its answer.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(min(LINGER_S, limits.body_seconds)):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 class Workers:
@@ -183,8 +198,11 @@ class _Job(Generic[T]):
             self._begun = True
         try:
             result = self._work()
-        except BaseException as error:
+        except Exception as error:
             self._tell(None, error)
+        except BaseException as error:
+            # A model that asks for the end of the process gets the end of its request.
+            self._tell(None, RuntimeError(type(error).__name__))
         else:
             self._tell(result, None)
 

@@ -81,8 +81,12 @@ class Figures:
         model: str = "",
         version: str = "",
         variant: str = "",
+        failed: bool = False,
     ) -> None:
-        """One answered request."""
+        """One answered request.
+
+        :param failed: the model could not answer, whatever the status says of whose affair that is.
+        """
         key = (route, status, model, version, variant)
         found = self._children.get(key)
         if found is None:
@@ -96,11 +100,12 @@ class Figures:
         if histogram is not None:
             histogram.observe(seconds)
         if of_version is not None:
-            of_version.add(status, seconds)
+            of_version.add(status, seconds, failed)
 
     def by_version(self, model: str) -> dict[str, dict[str, Any]]:
-        """By version, since the server began: ``requests``, ``errors`` (the server's, not the client's) and
-        how many answers took at most so many seconds (``within_seconds``, cumulative, the last key ``inf``).
+        """By version, since the server began: ``requests``, ``errors`` (the model or the server could not
+        answer), ``refused`` (what was sent does not fit the version, or is too much), and how many answers
+        took at most so many seconds (``within_seconds``, cumulative, the last key ``inf``).
         """
         return {
             version: figures.to_json()
@@ -139,17 +144,24 @@ class _VersionFigures:
 
     def __init__(self) -> None:
         self.requests = 0
-        self.errors = 0
+        self.errors = self.refused = 0
         self._slots = [0] * (len(BUCKETS) + 1)
 
-    def add(self, status: int, seconds: float) -> None:
+    def add(self, status: int, seconds: float, failed: bool) -> None:
         self.requests += 1
-        if status >= 500:
+        if failed or status >= 500:
             self.errors += 1
-        elif status < 400:
+        elif status >= 400:
+            self.refused += 1
+        else:
             self._slots[bisect.bisect_left(BUCKETS, seconds)] += 1
 
     def to_json(self) -> dict[str, Any]:
         names = [*(f"{bound:g}" for bound in BUCKETS), "inf"]
         within = dict(zip(names, itertools.accumulate(self._slots), strict=True))
-        return {"requests": self.requests, "errors": self.errors, "within_seconds": within}
+        return {
+            "requests": self.requests,
+            "errors": self.errors,
+            "refused": self.refused,
+            "within_seconds": within,
+        }

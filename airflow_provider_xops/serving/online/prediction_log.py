@@ -143,9 +143,12 @@ class PredictionLog:
         self._lake: Lake | None = None
 
     def has_room(self, rows: int) -> bool:
-        """Whether so many more rows fit. With ``overflow="refuse"`` the server asks before it predicts."""
+        """Whether so many more rows fit. With ``overflow="refuse"`` the server asks before it predicts.
+
+        A request of more rows than ever fit is let in when nothing is queued: else nobody would answer it.
+        """
         with self._changed:
-            return not self._closing and self._queued + rows <= self._max_rows
+            return not self._closing and (not self._queued or self._queued + rows <= self._max_rows)
 
     def offer(self, entry: LoggedBatch) -> bool:
         """Take the rows of a request; False if they will not be written. Never waits for the lake.

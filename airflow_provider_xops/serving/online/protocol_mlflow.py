@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 from typing import Any
 
@@ -117,13 +118,15 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def _csv(text: str, reader: Reader) -> Inputs:
+    lines = (line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line)
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        # No more than one row too many: millions of short lines would take a hundred times their size.
+        taken = list(itertools.islice(lines, reader.most + 2))
     except csv.Error:
         raise Refusal(400, "input.csv", "the CSV cannot be read") from None
-    if not lines:
+    if not taken:
         raise Refusal(400, "input.csv", "the CSV has no header")
-    header, *rows = [line for line in lines if line]
+    header, *rows = taken
     if len(rows) > reader.most:
         raise Refusal(413, "limit.rows", f"at most {reader.most} rows are answered at a time")
     if any(len(row) != len(header) for row in rows):

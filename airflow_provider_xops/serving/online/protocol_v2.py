@@ -97,7 +97,7 @@ def read(question: Question, reader: Reader) -> Inputs:
         if name in columns:
             raise _shape("two tensors have the same name")
         shape, values = _values(tensor, reader)
-        if len(shape) == 0 or math.prod(shape[1:]) != 1:
+        if shape[1:] not in ([], [1]):
             raise _shape(
                 f"a column has the shape [rows] or [rows, 1]; the model takes {reader.columns.told()}"
             )
@@ -167,6 +167,11 @@ def _values(tensor: dict[str, Any], reader: Reader) -> tuple[list[int], list[Any
     shape, data, datatype = tensor.get("shape"), tensor.get("data"), tensor.get("datatype")
     if type(shape) is not list or any(type(size) is not int or size < 0 for size in shape):
         raise _shape("a tensor's shape is a list of whole numbers")
+    if not 1 <= len(shape) <= 2:
+        # Before anything is multiplied: the product of very many numbers takes minutes.
+        raise _shape(
+            f"a tensor has the shape [rows], or [rows, columns]; the model takes {reader.columns.told()}"
+        )
     allowed = _ALLOWED.get(datatype) if type(datatype) is str else None
     if allowed is None:
         raise Refusal(400, "input.datatype", f"a tensor's datatype is one of {', '.join(_ALLOWED)}")

@@ -153,7 +153,10 @@ class Scorer:
         try:
             said = lease.loaded.predict(inputs.frame)
         except ModelError as error:
-            raise self._failed(ask, lease, inputs, error) from None
+            refusal = self._failed(ask, lease, inputs, error)
+            # Else a candidate that takes no missing values would pass for healthy: all it does is refuse.
+            refusal.failed = True
+            raise refusal from None
         seconds = time.perf_counter() - began
         self._figures.predicted(
             self.name, str(lease.loaded.version), str(lease.variant.role), inputs.rows, seconds

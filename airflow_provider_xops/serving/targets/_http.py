@@ -42,8 +42,9 @@ class Http:
     """One server by its address.
 
     :param url: ``http(s)://host:port`` and perhaps a path, without credentials.
-    :param headers: sent with each request, for example the API key.
+    :param headers: sent with each request, for example the API key; blanks around a value are left out.
     :param timeout_s: seconds one request may take to connect, and to answer.
+    :raises ArgumentError: ``argument.server_url``, ``argument.serving_key``: a header cannot be sent.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Http:
     ) -> None:
         self.url = base_url(url)
         self.timeout_s = timeout_s
-        self._headers = dict(headers or {})
+        self._headers = {name: _sendable(value) for name, value in (headers or {}).items()}
         parts = urlsplit(self.url)
         self._secure, self._path = parts.scheme == "https", parts.path.rstrip("/")
         self._host, self._port = parts.hostname or "", parts.port
@@ -123,10 +124,11 @@ def base_url(text: str) -> str:
     url = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         usable, parts = False, urlsplit("")
-    if not usable or parts.query or parts.fragment:
+    written = all(each.isprintable() and not each.isspace() for each in url)
+    if not usable or not written or parts.query or parts.fragment:
         raise ArgumentError(
             "a server's address is not http(s)://host:port",
             code="argument.server_url",
@@ -139,6 +141,19 @@ def base_url(text: str) -> str:
             todo="move the key into its own field",
         )
     return url.rstrip("/")
+
+
+def _sendable(value: str) -> str:
+    """A header's value. The standard library would quote one that it cannot send, and it may be a key."""
+    text = value.strip()
+    if not (text.isascii() and text.isprintable()):
+        raise ArgumentError(
+            "the key for the servers cannot be sent",
+            code="argument.serving_key",
+            why="it has a line break or another character that a header cannot have",
+            todo="set it again, in one line of plain characters",
+        )
+    return text
 
 
 def _encoded(content: Any) -> bytes:

@@ -10,7 +10,7 @@ import logging
 from datetime import datetime
 from typing import Any
 
-from airflow_provider_xops.errors import ModelError
+from airflow_provider_xops.errors import XOpsError
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import (
     Actor,
@@ -106,7 +106,9 @@ def undo(
     )  # fmt: skip
     try:
         result = back()
-    except ModelError as error:
+    except XOpsError as error:
+        if error.retryable:
+            raise
         if error.code != "model.load_failed":
             entry = now.sequence if now is not None else 0
             log.error("Ledger entry %d stays, a person decides: %s", entry, error)

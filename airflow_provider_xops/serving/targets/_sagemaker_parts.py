@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from airflow_provider_xops.errors import ArgumentError
+from airflow_provider_xops.errors import ArgumentError, NotFoundError
 from airflow_provider_xops.records import Deployment, ModelVersion, digest_of
 from airflow_provider_xops.registry.artifacts import artifact_digest, download
 from airflow_provider_xops.registry.client import RegistryClient
@@ -182,13 +182,17 @@ def upload_model(
         checksum = base64.b64encode(_sha256(archive)).decode()
         if _checksum_there(clients, parts.netloc, key) != checksum:
             with translated(f"sending the files of {model.ref}"), archive.open("rb") as stream:
-                clients.s3.put_object(Bucket=parts.netloc, Key=key, Body=stream, ChecksumSHA256=checksum)
+                clients.s3.put_object(
+                    Bucket=parts.netloc,
+                    Key=key,
+                    Body=stream,
+                    ChecksumAlgorithm="SHA256",
+                    ChecksumSHA256=checksum,
+                )
     return f"s3://{parts.netloc}/{key}"
 
 
 def _checksum_there(clients: Clients, bucket: str, key: str) -> str | None:
-    from airflow_provider_xops.errors import NotFoundError
-
     try:
         with translated(f"looking for s3://{bucket}/{key}"):
             found = clients.s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")

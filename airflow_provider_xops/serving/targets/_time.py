@@ -9,7 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-__all__ = ["Cancelled", "Patience", "Time"]
+from airflow_provider_xops.errors import ArgumentError
+
+__all__ = ["Cancelled", "Patience", "Time", "check_seconds"]
+
+# Three years; the calendar's end is not far beyond what a float can hold.
+LONGEST_SECONDS = 1e8
 
 
 class Cancelled(Exception):
@@ -24,12 +29,19 @@ class Patience:
         requests as told, and for a target that does not answer.
     :param requests_s: beyond a window, for the requests that the health condition needs.
     :param poll_s: between two looks.
+    :raises ArgumentError: ``argument.seconds``.
     """
 
     load_s: float = 600.0
     settle_s: float = 120.0
     requests_s: float = 600.0
     poll_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("load_s", "settle_s", "requests_s", "poll_s"):
+            check_seconds(getattr(self, name), argument=name)
+        if self.poll_s == 0:
+            raise _no_time("poll_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,3 +72,17 @@ class Time:
     def deadline(self, seconds: float) -> datetime:
         """The moment so many seconds from now."""
         return self.clock() + timedelta(seconds=seconds)
+
+
+def check_seconds(seconds: float, *, argument: str) -> float:
+    """A length of time, if it is one.
+
+    :raises ArgumentError: ``argument.seconds``: it is negative, missing, or beyond all measure.
+    """
+    if not 0 <= seconds <= LONGEST_SECONDS:
+        raise _no_time(argument)
+    return float(seconds)
+
+
+def _no_time(argument: str) -> ArgumentError:
+    return ArgumentError(f"{argument} is no length of time", code="argument.seconds", todo="give seconds")

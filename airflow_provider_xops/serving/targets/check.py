@@ -25,7 +25,7 @@ from airflow_provider_xops.records import (
 )
 from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.loading import model_of
-from airflow_provider_xops.serving.targets._time import Patience, Time
+from airflow_provider_xops.serving.targets._time import Patience, Time, check_seconds
 from airflow_provider_xops.serving.targets._window import watch
 from airflow_provider_xops.serving.targets.base import ServingBackend
 from airflow_provider_xops.serving.targets.golden import GoldenRows, ask_golden
@@ -61,12 +61,14 @@ def check_deployment(
     :returns: passed; failed: something is not as it must be; no data: nothing could be measured; errored: the
         target did not answer.
     :raises NotFoundError: ``not_found.champion``: the ledger has none.
+    :raises ArgumentError: ``argument.seconds``.
 
     >>> check_deployment(lake, backend, model_name="late", seconds=300, actor=actor,
     ...                  clock=clock).outcome  # doctest: +SKIP
     <Outcome.PASSED: 'passed'>
     """
     condition = health or HealthCondition()
+    check_seconds(seconds, argument="seconds")
     decision = ledger.current(lake, model_name, alias)
     if decision is None:
         raise NotFoundError(

@@ -193,6 +193,13 @@ def _requests(
 
 
 def _limit(name: str, value: float | None, limit: float, *, silent: bool) -> GateResult:
+    if value == math.inf:
+        return GateResult(
+            gate=name,
+            outcome=Outcome.FAILED,
+            threshold=float(limit),
+            message="it is above all that the target measures",
+        )
     if value is None or not math.isfinite(value):
         return GateResult(
             gate=name,

@@ -221,7 +221,9 @@ class OwnServers(ServingBackend):
     def abort(self, deployment: Deployment, model: ModelVersion) -> None:
         plan, last = self._now(deployment)
         ours = plan.split is not None and plan.split.deployment == deployment.record_id
-        if not ours and not (plan.split is None and _decided(plan, model) and deployment.previous):
+        # Its entry has made the version champion. What a trial was about may be champion by another's.
+        its_entry = _decided(plan, model) and bool(deployment.settings.get("decides", True))
+        if not ours and not (plan.split is None and its_entry and deployment.previous):
             # The ledger alone decides, or somebody else has shared the requests since.
             self._look_now()
             return

@@ -48,7 +48,7 @@ from airflow_provider_xops.serving.targets._journal import (
     steps_of,
 )
 from airflow_provider_xops.serving.targets._ledger_side import standing
-from airflow_provider_xops.serving.targets._time import Cancelled, Patience, Time
+from airflow_provider_xops.serving.targets._time import Cancelled, Patience, Time, check_seconds
 from airflow_provider_xops.serving.targets._work import Work
 from airflow_provider_xops.serving.targets.base import ServingBackend, check_steps
 from airflow_provider_xops.serving.targets.health import HealthCondition
@@ -107,7 +107,8 @@ def deploy(
     :param last_try: nobody will run the same work again: what does not answer is a failure too.
     :param wait: sleeps for so many seconds. :param cancelled: asked between any two waits.
     :returns: also when it failed: look at ``outcome``.
-    :raises ArgumentError: ``argument.steps``, ``argument.health``, ``argument.on_failure``.
+    :raises ArgumentError: ``argument.steps``, ``argument.health``, ``argument.on_failure``,
+        ``argument.seconds``, ``argument.try_out``.
     :raises ConflictError: ``conflict.deployment``: another one of this alias is under way at this target.
     :raises UnavailableError: the lake or MLflow did not answer, the target not within ``patience``; the same
         call goes on where it stopped.
@@ -132,7 +133,7 @@ def deploy(
         "decides": decide is not None,
         "golden": golden,
         "health": condition.to_json(),
-        "soak_seconds": float(soak_seconds),
+        "soak_seconds": check_seconds(soak_seconds, argument="soak_seconds"),
         "keep_previous": keep_previous,
         "on_failure": on_failure,
     }
@@ -146,7 +147,13 @@ def deploy(
     if journal.finished:
         log.info("This work has deployed %s before: deployment %s.", model.ref, deployment.record_id[:12])
         return result_of(lake, journal, reused=True)
-    if new:
+    if new and decide is None and standing(lake, model, alias) is not None:
+        raise ArgumentError(
+            f"{model.ref} is the {alias} already", code="argument.try_out",
+            why="it answers every request", todo="try out another version",
+        )  # fmt: skip
+    if new or not journal.steps:
+        # Killed right after it was written down, it has not looked whether it is alone.
         _begin(lake, backend, journal, supersede=supersede)
     work = Work(
         lake=lake, client=client, backend=backend, model=model, journal=journal, decide=decide, actor=actor,
@@ -288,7 +295,12 @@ def _others(lake: Lake, deployment: Deployment) -> list[Deployment]:
 
 def _has_decided(lake: Lake, deployment: Deployment) -> bool:
     """Whether a deployment has made its version the champion: it is brought to an end, not replaced."""
-    return any(each.step == DECIDE and each.outcome is Outcome.PASSED for each in steps_of(lake, deployment))
+    if not deployment.settings.get("decides", True):
+        return False
+    if any(each.step == DECIDE and each.outcome is Outcome.PASSED for each in steps_of(lake, deployment)):
+        return True
+    # Killed between the entry and the record of the step.
+    return standing(lake, _version_of(lake, deployment.model), deployment.alias) is not None
 
 
 def _version_of(lake: Lake, ref: ModelRef) -> ModelVersion:

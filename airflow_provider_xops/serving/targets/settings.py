@@ -7,6 +7,7 @@ environment. Secrets never appear in a ``repr``.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -78,8 +79,8 @@ class ServingSettings:
             )
         if self.kind == "sagemaker" and not self.endpoint_name:
             raise _unusable("no endpoint is named", "give the name of the SageMaker endpoint")
-        if self.timeout_s <= 0:
-            raise _unusable("the timeout is not positive", "give seconds")
+        if not 0 < self.timeout_s < math.inf:
+            raise _unusable("the timeout is not a positive number", "give seconds")
 
 
 def open_target(

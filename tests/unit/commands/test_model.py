@@ -12,11 +12,13 @@ from airflow_provider_xops import cli
 from airflow_provider_xops.commands import _common
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import ModelVersion
+from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.approval_results import conclude
 from airflow_provider_xops.registry.approvals import approve
 from airflow_provider_xops.registry.promote import promote
 from tests.unit.registry.builders import AS_OF, a_recorded_evaluation, an_actor
 from tests.unit.registry.fake_registry import FakeRegistry, recorded_models
+from tests.unit.registry.test_ledger import rewrite, rows_of
 
 Xops = Callable[..., tuple[int, str]]
 
@@ -114,6 +116,30 @@ def test_a_nominee_by_command_and_its_end(registry: Any, models: list[ModelVersi
     with pytest.raises(SystemExit) as usage:
         xops("retire", "late", "--reason", "which one?")
     assert usage.value.code == 2
+
+
+@pytest.mark.parametrize("days", ["nan", "inf", "0", "-1", "1e12"])
+def test_a_nomination_of_no_length_is_refused_before_anything_is_written(
+    lake: Lake, models: list[ModelVersion], xops: Xops, days: str
+) -> None:
+    code, said = xops("nominate", "late", "2", "--reason", "compare", f"--expires-in-days={days}")
+
+    assert code == 1
+    assert "argument.expires_at" in said
+    assert ledger.entries(lake) == []
+
+
+def test_history_of_a_ledger_that_cannot_be_read_says_where(
+    lake: Lake, two: list[ModelVersion], xops: Xops
+) -> None:
+    rows = rows_of(lake)
+    rows[1]["entry"] = "garbage"
+    rewrite(lake, rows)
+
+    code, said = xops("history", "late")
+
+    assert code == 1
+    assert said.startswith("no decisions can be read on late\nPROBLEM: champion: entry 2 cannot be read\n")
 
 
 def test_reconciling_says_what_to_do_and_when_it_is_over(

@@ -491,6 +491,26 @@ def test_form_of_another_evaluation_is_not_concluded(
         conclude(form, newer, make_context(task_id=RESULT), answered(form, make_context))
 
 
+@pytest.mark.parametrize("valid_for", [0, timedelta(0), -60.0, timedelta(days=-1)])
+def test_approval_that_would_never_count_is_not_asked_for(
+    form: dict[str, Any], make_context: MakeContext, asked: list[dict[str, Any]], valid_for: Any
+) -> None:
+    """Nothing is not for good."""
+    with pytest.raises(AirflowFailException, match=r"argument\.valid_for"):
+        ask(form, valid_for=valid_for).execute(make_context(task_id=ASK))
+    assert asked == []
+
+
+def test_form_about_another_alias_is_not_concluded(
+    lake: Lake, evaluation: Evaluation, form: dict[str, Any], make_context: MakeContext
+) -> None:
+    with pytest.raises(AirflowFailException, match=r"argument\.form.*champion-eu"):
+        conclude(
+            form, evaluation, make_context(task_id=RESULT), answered(form, make_context), alias="champion-eu"
+        )
+    assert list(lake.evidence.all(ApprovalResult.kind)) == []
+
+
 @pytest.mark.parametrize(
     ("state", "error"), [("skipped", AirflowSkipException), ("failed", AirflowFailException)]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from airflow_provider_xops.records import (
 )
 from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.approvals import approve
+from airflow_provider_xops.registry.rollback import rollback
 from airflow_provider_xops.version_compat import AirflowFailException, AirflowSkipException, Asset
 from tests.unit.registry.builders import AS_OF, a_recorded_evaluation, an_actor
 from tests.unit.registry.fake_registry import FakeRegistry, recorded_models
@@ -216,6 +218,34 @@ def test_what_was_promoted_after_the_check_stays(
     with pytest.raises(AirflowSkipException, match="it rests on entry 5"):
         roll_back(make_context, check=check.to_json())
     assert registry.pointed == {"champion": 3}
+
+
+def test_a_retry_does_not_undo_what_somebody_else_has_decided_since_the_run_began(
+    lake: Lake, make_context: MakeContext, two: list[ModelVersion], registry: FakeRegistry
+) -> None:
+    """The first attempt failed before it decided, and somebody rolled back by hand."""
+    operator = RollbackModelOperator(task_id="undo", model_name="late", reason="r", verify=False)
+    began = SimpleNamespace(start_date=ledger.entries(lake, "late")[-1].recorded_at)
+    rollback(
+        lake, registry, model_name="late", reason="by hand", verify=False, actor=an_actor("hand"),
+        as_of=began.start_date + timedelta(seconds=1),
+    )  # fmt: skip
+
+    retried = make_context(task_id="undo", run_id="other", try_number=2) | {"dag_run": began}
+    with pytest.raises(AirflowFailException, match=r"registry\.not_standing.*it rests on entry 5"):
+        operator.execute(retried)
+    assert registry.pointed == {"champion": 1}
+
+
+def test_a_retry_rolls_back_what_stood_when_the_run_began(
+    lake: Lake, make_context: MakeContext, two: list[ModelVersion], registry: FakeRegistry
+) -> None:
+    operator = RollbackModelOperator(task_id="undo", model_name="late", reason="r", verify=False)
+    began = SimpleNamespace(start_date=ledger.entries(lake, "late")[-1].recorded_at)
+    retried = make_context(task_id="undo", run_id="other", try_number=2) | {"dag_run": began}
+
+    assert operator.execute(retried)["to_version"] == 1
+    assert operator.execute(retried)["reused"]
 
 
 def test_a_check_is_read_as_it_was_recorded(

@@ -155,7 +155,9 @@ def test_labels_join_what_their_event_is_about(
     # the event is about the second day alone
     assert (told["joined"], told["waiting"], told["unmatched"], told["reused"]) == (ROWS, 0, 0, False)
     assert told["partitions"] == [DAYS[1]]
-    # by hand it is about everything
+    # by hand, or where the table is named as it is, it is about everything
+    named = joining(make_context(events=[("outcomes", event)]), labels="outcomes", output_table="named")
+    assert (named["joined"], named["waiting"]) == (2 * ROWS, 2 * ROWS)
     everything = joining(make_context())
     assert (everything["joined"], everything["waiting"]) == (2 * ROWS, 2 * ROWS)
     assert len(everything["label_joins"]) == 4

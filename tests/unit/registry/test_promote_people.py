@@ -94,6 +94,33 @@ def test_two_people_who_were_asked_stand_in_the_ledger(
     assert ledger.verify_chain(lake, "late") == []
 
 
+@pytest.mark.parametrize(
+    "spelling", ["ANA B", " ana  b ", "an\u200ba b", "\uff41na b", "ana\u00a0b", "a\u0301na b"]
+)
+def test_one_person_under_two_spellings_is_one_person(
+    lake: Lake, registry: Any, model: ModelVersion, evaluation: Evaluation, spelling: str
+) -> None:
+    first = "\u00e1na b" if "\u0301" in spelling else "ana b"
+    approval = result_of(
+        lake, model, evaluation, answer(lake, model, first), answer(lake, model, spelling, reason="again")
+    )
+
+    decision = decided(lake, registry, model, evaluation, approval).decision
+
+    assert (approval.status, decision.outcome) == (ApprovalStatus.EXPIRED, "expired")
+    assert len(decision.approved_by) == 1
+
+
+def test_who_trained_it_does_not_count_under_another_spelling(lake: Lake) -> None:
+    trainer = Producer(kind=ActorKind.USER, id="jos\u00e9")
+    model = recorded_models(lake, 1, produced_by=trainer)[0]
+    evaluation = a_recorded_evaluation(lake, model)
+
+    approval = result_of(lake, model, evaluation, answer(lake, model, "JOSE\u0301"), people=1)
+
+    assert approval.status is ApprovalStatus.EXPIRED
+
+
 def test_who_approved_without_being_asked_stands_there_too(
     lake: Lake, registry: Any, model: ModelVersion, evaluation: Evaluation
 ) -> None:

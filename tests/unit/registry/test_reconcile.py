@@ -18,6 +18,7 @@ from airflow_provider_xops.registry.reconcile import Finding, reconcile
 from airflow_provider_xops.registry.rollback import rollback
 from tests.unit.registry.builders import AS_OF, a_recorded_evaluation, an_actor
 from tests.unit.registry.fake_registry import FakeRegistry, recorded_models
+from tests.unit.registry.test_ledger import rewrite, rows_of
 
 LATER = AS_OF + timedelta(days=8)
 
@@ -89,6 +90,18 @@ def test_every_alias_of_ledger_and_mlflow_has_a_finding(
     }
     assert [alias for alias, each in found.items() if not each.in_order] == ["dev"]
     assert statuses(look(alias="nobody")) == {"nobody": "no_champion"}
+
+
+def test_an_entry_that_cannot_be_read_is_an_incident(
+    lake: Lake, registry: Any, models: list[ModelVersion], look: Any
+) -> None:
+    name(lake, registry, models[0])
+    rows = rows_of(lake)
+    rows[0]["entry"] = "garbage"
+    rewrite(lake, rows)
+
+    assert statuses(look()) == {"challenger": "chain_broken"}
+    assert incidents(lake) == ["chain_broken"]
 
 
 @pytest.mark.parametrize(

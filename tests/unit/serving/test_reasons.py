@@ -165,6 +165,17 @@ def test_the_reasons_of_a_row_do_not_depend_on_its_batch(name: str) -> None:
         )
 
 
+@pytest.mark.parametrize("name", ["regression trees", "linear regression"])
+def test_the_base_is_the_mean_over_all_of_a_large_background(name: str) -> None:
+    estimator, task, kinds, method = MODELS[name]
+    known = frame(300)
+    estimator.fit(known, target(known, kinds))
+    one = Reasoner(estimator, known[:150], task=task, name=name, plan=ReasonPlan(background=150))
+    assert one.method == method
+    found, _ = explained(one, estimator, task, frame(2, 9))
+    np.testing.assert_allclose(found.base, np.mean(estimator.predict(known[:150])), atol=1e-6)
+
+
 def test_a_row_for_which_shaps_own_does_not_add_up_is_asked_about_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -188,6 +199,20 @@ def test_a_row_for_which_shaps_own_does_not_add_up_is_asked_about_alone(
     assert "1 rows are explained by asking the model" in caplog.text
     assert found.features.tolist() == right.features.tolist()
     np.testing.assert_allclose(found.contributions, right.contributions, atol=1e-6)
+
+
+def test_the_limit_of_questions_counts_the_rows_that_shaps_own_leaves_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, estimator, task = reasoner("regression trees", max_answers=32 * 20 * 6)
+    rows = frame(4, 9)
+    assert one._own is not None
+    nothing = np.zeros((4, 5, 1)), np.zeros((4, 1)), np.zeros(4, dtype=bool)
+    monkeypatch.setattr(type(one._own), "explain", lambda *_: tuple(part.copy() for part in nothing))
+    explained(one, estimator, task, rows)
+    with pytest.raises(ArgumentError) as caught:
+        explained(one, estimator, task, rows)
+    assert caught.value.code == "argument.reasons_cost"
 
 
 def test_a_column_made_of_several_features_is_no_feature() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from airflow_provider_xops.errors import XOpsError
+from airflow_provider_xops.errors import Superseded, XOpsError
 from airflow_provider_xops.lake import read
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.lake.tables import head, table_exists
@@ -115,6 +116,55 @@ def test_reasons_that_cost_too_much_write_nothing(
     assert caught.value.code == "argument.reasons_cost"
     assert not table_exists(lake, "predictions")
     assert not list(lake.evidence.all(ScoringRun.kind))
+
+
+def test_a_late_run_of_an_earlier_version_takes_no_correction_back_and_does_the_rest(
+    lake: Lake, models: dict[int, ModelVersion], dataset: DatasetRef
+) -> None:
+    # given: the first day was corrected and scored again before a run of the version before began
+    corrected = fill(lake, days=DAYS[:1], seed=4)
+    scored(lake, models[2], corrected, partitions=DAYS[:1])
+    before = rows_of(lake)
+    with pytest.raises(Superseded):
+        scored(lake, models[2], dataset, partitions=DAYS[:1], actor=an_actor(fence=10**17))
+    # when
+    late = scored(lake, models[2], dataset, partitions=DAYS[:2], actor=an_actor(fence=10**17))
+    # then
+    assert (late.superseded, [run.partition for run in late.runs]) == (DAYS[:1], [DAYS[1]])
+    rows = rows_of(lake)
+    assert rows.filter(pc.equal(rows["input_partition"], DAYS[0])).equals(before)
+    assert rows.num_rows == 2 * ROWS
+    # a correction that comes later still replaces, and what was made afterwards is of the version asked for
+    scored(lake, models[2], fill(lake, days=DAYS[:1], seed=5), partitions=DAYS[:1], actor=an_actor(fence=0))
+    assert not scored(lake, models[2], corrected, partitions=DAYS[:1], purpose=BACK_SCORING).superseded
+    assert not scored(
+        lake, models[2], dataset, partitions=DAYS[:1], purpose=BACK_SCORING, actor=an_actor(fence=2)
+    ).superseded
+
+
+def test_the_steps_of_back_scoring_are_those_of_the_whole_plan(
+    lake: Lake, models: dict[int, ModelVersion], dataset: DatasetRef
+) -> None:
+    steps: list[Progress] = []
+    plan = [
+        PlannedScoring(model=models[1], partitions=DAYS[:1]),
+        PlannedScoring(model=models[2], partitions=DAYS[1:]),
+    ]
+    back_score(
+        lake, nobody(), plan=plan, dataset=dataset, output_table="back", batch_rows=ROWS,
+        progress=steps.append, actor=an_actor(), as_of=AS_OF,
+    )  # fmt: skip
+    assert [(step.partition, step.number, step.rows, step.predicted) for step in steps] == [
+        (name, number + 1, ROWS * (number + 1), ROWS * (number + 1)) for number, name in enumerate(DAYS)
+    ]
+    assert {(step.partitions, step.total) for step in steps} == {(4, 4 * ROWS)}
+
+
+@pytest.mark.parametrize("name", ["9999-12-31", "2025-03-011", "2025-13-01", "north"])
+def test_a_partition_that_is_no_day_has_no_champion_of_the_day(lake: Lake, name: str) -> None:
+    with pytest.raises(XOpsError) as caught:
+        champions_of_the_days(lake, NAME, [name])
+    assert caught.value.code == "argument.partition_day"
 
 
 def test_a_purpose_that_is_none_is_refused(

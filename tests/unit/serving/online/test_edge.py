@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,17 @@ from typing import Any
 import pytest
 
 from airflow_provider_xops.errors import ArgumentError
+from airflow_provider_xops.serving.online.answers import Refusal
 from airflow_provider_xops.serving.online.auth import Guard, KeyFile, keys_of
+from airflow_provider_xops.serving.online.fleet import Fleet
+from airflow_provider_xops.serving.online.follower import FollowerStatus
 from airflow_provider_xops.serving.online.limits import Limits
+from airflow_provider_xops.serving.online.metrics import Figures
+from airflow_provider_xops.serving.online.scoring import Ask, Scorer
 from airflow_provider_xops.serving.online.shadow import ShadowRunner
+from tests.unit.registry.builders import AS_OF
 from tests.unit.serving.online.edge_cases import Desk, Noted, Reply
-from tests.unit.serving.online.fleet_cases import canary, part, primary
+from tests.unit.serving.online.fleet_cases import Shelf, canary, part, plan, primary
 
 ROWS = {"inputs": [[1, 2]]}
 TENSOR = {"inputs": [{"name": "rows", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}]}
@@ -133,7 +140,7 @@ def test_unknown_paths_and_methods_are_refused_without_repeating_them() -> None:
 
 @pytest.mark.parametrize("protocol", ["/invocations", "/v2/models/late/infer"])
 def test_a_body_that_is_too_large_is_not_read_to_its_end(protocol: str) -> None:
-    desk = Desk(limits=Limits(threads=1, body_bytes=1000))
+    desk = Desk(limits=Limits(threads=1, body_bytes=1000, body_seconds=0.2))
     declared = desk.ask(protocol, b"{}", headers={"Content-Length": "1001"})
     assert (declared.status, declared.headers["connection"]) == (413, "close")
     chunked = desk.ask(protocol, chunks=[b"x" * 400, b"x" * 400, b"x" * 400, b"never read"])
@@ -398,3 +405,71 @@ def test_waiting_for_a_look_takes_a_number() -> None:
     assert desk.ask("/xops/refresh", {}, query="wait=0.1").status == 200
     for wrong in ("wait=soon", "wait=-1", "wait=1e9", "wait=nan"):
         assert desk.ask("/xops/refresh", {}, query=wrong).status == 400
+
+
+def test_figures_and_state_are_told_while_everybody_waits_for_the_lake() -> None:
+    desk = Desk()
+    told = threading.Event()
+    waited: list[bool] = []
+
+    class Waits:
+        """A follower whose look ends when the figures have been told."""
+
+        def refresh(self, timeout: float | None = None) -> None:
+            waited.append(told.wait(timeout))
+
+        def status(self) -> FollowerStatus:
+            return FollowerStatus(
+                model="late", alias="champion", version=None, looked_at=None, looks=0, failures=0, failing=0,
+                last_error="", last_message="",
+            )  # fmt: skip
+
+    desk.site.serving[0].follower = Waits()  # type: ignore[assignment]
+
+    async def look() -> None:
+        await asyncio.sleep(0.2)
+        assert (await desk.asked("/metrics")).status == (await desk.asked("/xops/status")).status == 200
+        told.set()
+
+    refreshes = [lambda: desk.asked("/xops/refresh", {}, query="wait=5") for _ in range(4)]
+    desk.several(*refreshes, look)
+    assert waited == [True] * 4
+
+
+def test_versions_by_number_answer_exactly_while_others_come_and_go() -> None:
+    fleet = Fleet(Shelf(), clock=lambda: AS_OF)
+    fleet.apply(plan(primary(1), standby=2))
+    figures = Figures()
+    scorer = Scorer("late", fleet, figures, max_rows=10, clock=lambda: AS_OF)
+    body = json.dumps(TENSOR).encode()
+    ended = threading.Event()
+    wrong: list[Any] = []
+    seen: set[tuple[int | None, int]] = set()
+
+    def ask(version: int | None) -> None:
+        while not ended.is_set():
+            try:
+                answer = scorer.answer(Ask("v2", body, version=version))
+            except Refusal as refusal:
+                seen.add((version, refusal.status))
+                continue
+            content = json.loads(answer.body)
+            named = {answer.version, content["model_version"], str(int(content["outputs"][0]["data"][0]))}
+            named |= {dict(answer.headers)[b"x-model-version"].decode()}
+            seen.add((version, 200))
+            if len(named) != 1 or version not in (None, int(answer.version)):
+                wrong.append((version, named))
+
+    threads = [threading.Thread(target=ask, args=(version,)) for version in (None, 1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for number in range(300):
+        now, standby = ((1, 2), (2, 3), (3, 1))[number % 3]
+        fleet.apply(plan(primary(now), standby=standby))
+    ended.set()
+    for thread in threads:
+        thread.join(30)
+    assert wrong == []
+    # Each was there at times and not at others, and what follows the plan was always answered.
+    assert seen <= {(None, 200), *((version, status) for version in (1, 2, 3) for status in (200, 404))}
+    assert (None, 200) in seen

@@ -15,14 +15,14 @@ from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_xops.errors import ArgumentError, LakeError, UnavailableError
+from airflow_provider_xops.errors import ArgumentError, DataError, LakeError, UnavailableError
 from airflow_provider_xops.lake.history import version_record
 from airflow_provider_xops.lake.lake import Lake, init_lake, open_lake
 from airflow_provider_xops.lake.read import partitions, verify_version
 from airflow_provider_xops.lake.tables import head, open_table, table_schema
 from airflow_provider_xops.records import DatasetVersion, VariantRole, WriteMode
 from airflow_provider_xops.serving.online import prediction_log as module
-from airflow_provider_xops.serving.online._log_rows import tables_by_day
+from airflow_provider_xops.serving.online._log_rows import _arrow, _plain, tables_by_day
 from airflow_provider_xops.serving.online.prediction_log import LOG_COLUMNS
 from airflow_provider_xops.serving.online.sessions import id_prefix, key_digest
 from airflow_provider_xops.settings import LakeSettings
@@ -168,6 +168,9 @@ def test_a_log_that_refuses_takes_every_answer_that_was_let_in(lake: Lake) -> No
     log.offer(caller.request([1] * 4))
 
     assert not log.has_room(2)
+    # More than ever fit: only where nothing waits.
+    assert not log.has_room(6)
+    assert make_log(switch, max_rows=5, flush_rows=5, overflow="refuse").has_room(6)
     assert log.offer(caller.request())
     assert not log.offer(caller.request(variant=VariantRole.SHADOW))
     switch.down = False
@@ -551,3 +554,17 @@ def test_every_row_is_written_once_or_counted_whatever_the_lake_does(
     assert stats.dropped == sum(rows for rows, _, _ in requests) - len(offered)
     if offered:
         assert sorted(logged(lake, "prediction_id")) == sorted(offered)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"), [(["a", None], "string"), ([True, None], "boolean"), ([1, None], "Int64")]
+)
+def test_a_missing_value_of_any_kind_is_null(values: list[Any], dtype: str) -> None:
+    assert _arrow(_plain(pd.Series(values, dtype=dtype)), "x").to_pylist() == values
+
+
+def test_a_number_beyond_64_bits_is_refused_and_not_turned_into_another_one() -> None:
+    with pytest.raises(DataError) as raised:
+        _arrow(_plain(pd.Series([2**63 + 5], dtype="uint64")), "x")
+
+    assert raised.value.code == "data.log_type"

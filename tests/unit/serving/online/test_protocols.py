@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_xops.serving.online.inputs import Reader
+from airflow_provider_xops.serving.online.limits import Limits
 from airflow_provider_xops.serving.online.prediction_log import LoggedBatch
 from airflow_provider_xops.training.frames import feature_frame
 from tests.unit.serving.online.edge_cases import MIXED, Desk, Noted, Sees
@@ -211,8 +213,6 @@ WRONG: list[tuple[str, Any, int, str]] = [
 
 @pytest.mark.parametrize(("what", "body", "status", "code"), WRONG, ids=[each[0] for each in WRONG])
 def test_wrong_requests_are_refused_with_the_reason(what: str, body: Any, status: int, code: str) -> None:
-    from airflow_provider_xops.serving.online.limits import Limits
-
     desk = Desk(limits=Limits(threads=1, rows=10))
     reply = desk.ask("/invocations", body)
     assert (reply.status, reply.json["code"]) == (status, code)
@@ -255,8 +255,6 @@ V2_WRONG: list[tuple[str, Any, int, str]] = [
 
 @pytest.mark.parametrize(("what", "body", "status", "code"), V2_WRONG, ids=[each[0] for each in V2_WRONG])
 def test_wrong_v2_requests_are_refused_with_the_reason(what: str, body: Any, status: int, code: str) -> None:
-    from airflow_provider_xops.serving.online.limits import Limits
-
     reply = Desk(limits=Limits(threads=1, rows=10)).ask("/v2/models/late/infer", body)
     assert reply.status == status, reply.body
     if code:
@@ -418,3 +416,51 @@ def test_both_protocols_and_all_forms_agree_on_the_numbers(
     assert len(careful.estimator.frames) == 5
     for frame in careful.estimator.frames:
         np.testing.assert_array_equal(frame.to_numpy(), wanted)
+
+
+@pytest.mark.parametrize("extra", ["refuse", "ignore"])
+def test_of_records_no_more_columns_are_made_than_are_needed(
+    monkeypatch: pytest.MonkeyPatch, extra: str
+) -> None:
+    # Thousands of records, each with names of its own, would be millions of columns of thousands of rows.
+    made: list[list[str]] = []
+    by_column = Reader._by_column
+
+    def noted(self: Reader, names: list[str], columns: Any) -> Any:
+        made.append(names)
+        return by_column(self, names, columns)
+
+    monkeypatch.setattr(Reader, "_by_column", noted)
+    desk = Desk(extra=extra, keep=["customer"], log=Noted())
+    records = [{"a": 1, "b": 2, "customer": 7, f"other {number}": 1} for number in range(50)]
+    reply = desk.ask("/invocations", {"dataframe_records": records})
+    if extra == "refuse":
+        assert (reply.status, reply.json["code"], made) == (400, "input.columns_unknown", [])
+    else:
+        assert (reply.status, made) == (200, [["a", "b", "customer"]])
+
+
+def test_a_shape_of_very_many_sizes_is_not_multiplied() -> None:
+    desk = Desk()
+    for shape in ([], [1, 2, 1], [1, 2] + [2**62] * 1_000):
+        reply = desk.ask("/v2/models/late/infer", {"inputs": [tensor(shape=shape)]})
+        assert (reply.status, reply.json["code"]) == (400, "input.shape")
+        assert reply.json["error"].startswith("a tensor has the shape [rows]")
+
+
+def test_of_a_csv_no_more_lines_are_read_than_are_answered() -> None:
+    desk = Desk(limits=Limits(threads=1, rows=10))
+    # The broken line would be found if everything was read.
+    text = "a,b\n" + "\n1,2" * 11 + '\n"a' * 5
+    reply = desk.ask("/invocations", text.encode(), headers={"content-type": "text/csv"})
+    assert (reply.status, reply.json["code"]) == (413, "limit.rows")
+
+
+def test_what_a_model_could_not_answer_counts_against_its_version_and_misuse_does_not() -> None:
+    desk = Desk()
+    desk.ask("/invocations", {"inputs": [[1, 2]]})
+    desk.ask("/invocations", {"dataframe_records": [{"a": 1}]})
+    desk.estimator.raises = ValueError("no missing values, please")
+    assert desk.ask("/invocations", {"inputs": [[None, 2]]}).status == 400
+    figures = desk.figures.by_version("late")["1"]
+    assert (figures["requests"], figures["errors"], figures["refused"]) == (3, 1, 1)

@@ -44,7 +44,7 @@ def well(requests: int = 1000, errors: int = 0, p99_ms: float | None = 10.0) -> 
         ({}, well(errors=11), "error_rate: 0.011 is above 0.01"),
         ({"max_p99_ms": 9.0}, well(), "p99_ms: 10 is above 9"),
         ({"max_p99_ms": 11.0}, well(p99_ms=None), "p99_ms: the target has no figure"),
-        ({"max_p99_ms": 11.0}, well(p99_ms=float("inf")), "p99_ms: the target has no figure"),
+        ({"max_p99_ms": 11.0}, well(p99_ms=float("inf")), "p99_ms: it is above all that the target measures"),
         ({"max_p99_ratio": 1.5}, well(p99_ms=29.0), ""),
         ({"max_p99_ratio": 1.5}, well(p99_ms=31.0), "p99_ratio: 1.55 is above 1.5"),
         ({"min_requests": 1001}, well(), "requests: 1000 came in 60 s, 1001 are needed"),
@@ -152,3 +152,12 @@ def test_a_condition_survives_its_record() -> None:
     condition = HealthCondition(max_error_rate=0.0, max_p99_ms=3.5, min_requests=7, golden=False)
 
     assert HealthCondition.of(condition.to_json()) == condition
+
+
+def test_a_latency_above_all_buckets_is_a_failure_that_ends_the_window() -> None:
+    condition = HealthCondition(max_p99_ms=100)
+    slow = Observation(versions={2: well(50, p99_ms=float("inf"))}, seconds=60)
+    gates = judge_figures(condition, slow, candidate=2, previous=1)
+
+    assert {gate.gate: gate.outcome for gate in gates}["p99_ms"] is Outcome.FAILED
+    assert is_hopeless(condition, gates)

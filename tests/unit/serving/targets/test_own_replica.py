@@ -214,3 +214,18 @@ def test_an_address_that_is_none_is_refused_without_repeating_it(text: str) -> N
 
     assert raised.value.code == "argument.server_url"
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["secret-word\nX-Other: 1", "secret-w\u00f6rd", "secret-\u2026"])
+def test_a_key_that_cannot_be_sent_is_refused_without_repeating_it(key: str) -> None:
+    with pytest.raises(ArgumentError) as raised:
+        Replica("127.0.0.1:1", api_key=key)
+
+    assert raised.value.code == "argument.serving_key"
+    assert "secret" not in str(raised.value)
+
+
+def test_a_line_break_at_the_end_of_a_key_is_left_out() -> None:
+    assert Http("a:1", headers={"Authorization": "Bearer secret-word\n"})._headers == {
+        "Authorization": "Bearer secret-word"
+    }

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_xops.errors import ArgumentError
+from airflow_provider_xops.serving.targets._time import Patience
 from airflow_provider_xops.serving.targets.settings import (
     ServingSettings,
     open_target,
@@ -67,3 +68,20 @@ def test_an_option_that_a_kind_does_not_have_is_refused(tmp_path: Any) -> None:
         open_target(settings, lake=nothing, client=nothing, actor=nothing, clock=nothing)
 
     assert "speed" in raised.value.what
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_timeout_is_a_positive_number_of_seconds(seconds: float) -> None:
+    with pytest.raises(ArgumentError) as raised:
+        ServingSettings(hosts=["a:1"], timeout_s=seconds)
+
+    assert raised.value.code == "argument.serving"
+
+
+@pytest.mark.parametrize("name", ["load_s", "settle_s", "requests_s", "poll_s"])
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), 1e12])
+def test_a_patience_without_end_or_measure_is_refused(name: str, seconds: float) -> None:
+    with pytest.raises(ArgumentError) as raised:
+        Patience(**{name: seconds})
+
+    assert raised.value.code == "argument.seconds"
