@@ -42,6 +42,9 @@ def add_parsers(groups: Any, add: _common.Add) -> None:
     made.add_argument("--no-golden", action="store_true", help="deploy without answers to golden rows")
     made.add_argument("--unload-previous", action="store_true", help="where the target lets one choose")
     made.add_argument(
+        "--allow-new-inputs", action="store_true", help="it may need other columns than what serves"
+    )
+    made.add_argument(
         "--on-failure", choices=("rollback", "hold"),
         help="of the ledger's entry; default: rollback if this command has made it, else hold",
     )  # fmt: skip
@@ -108,6 +111,7 @@ def _deploy(args: argparse.Namespace) -> int:
         soak_seconds=args.soak_seconds,
         golden=not args.no_golden,
         keep_previous=not args.unload_previous,
+        allow_new_inputs=args.allow_new_inputs,
         on_failure=args.on_failure or ("rollback" if new else "hold"),
         supersede=args.supersede,
         patience=_patience(args),

@@ -92,6 +92,8 @@ class DeployModelOperator(_ServingOperator):
     :param golden: whether right answers to the golden rows are needed before the decision; an adopted model
         has none.
     :param keep_previous: keep the previous version loaded at the end.
+    :param allow_new_inputs: whether it may need other columns than the version that serves; what callers
+        send today would be refused.
     :param on_failure: what a failure after the ledger's entry does there, once the previous version has its
         requests back: ``rollback``, or ``hold`` (a person decides).
     :param on_held: what a decision other than *promoted* does to the task: ``skip`` (it and what follows),
@@ -139,6 +141,7 @@ class DeployModelOperator(_ServingOperator):
         health: Mapping[str, Any] | str | None = None,
         golden: bool = True,
         keep_previous: bool = True,
+        allow_new_inputs: bool = False,
         on_failure: Literal["rollback", "hold"] = "rollback",
         on_held: Literal["skip", "fail", "succeed"] = "skip",
         supersede: bool = False,
@@ -167,6 +170,7 @@ class DeployModelOperator(_ServingOperator):
         self.health = health
         self.golden = golden
         self.keep_previous = keep_previous
+        self.allow_new_inputs = allow_new_inputs
         self.on_failure = on_failure
         self.on_held = on_held
         self.supersede = supersede
@@ -200,6 +204,7 @@ class DeployModelOperator(_ServingOperator):
             soak_seconds=number(self.soak_seconds, argument="soak_seconds") or 0.0,
             golden=self.golden,
             keep_previous=self.keep_previous,
+            allow_new_inputs=self.allow_new_inputs,
             on_failure=self.on_failure,
             supersede=self.supersede,
             last_try=_is_last_try(context),

@@ -116,6 +116,24 @@ def make_world(lake: Lake, client: RegistryClient, *, versions: int = 2) -> Worl
     return World(lake=lake, client=client, name=name, versions=list(trained))
 
 
+def with_other_inputs(world: World) -> ModelVersion:
+    """One more version of the model, which takes fewer columns; not among ``versions``."""
+    settings = world.versions[0].training
+    assert settings is not None
+    return train(
+        world.lake,
+        world.client,
+        dataset=settings.dataset,
+        estimator="sklearn.linear_model:LogisticRegression",
+        features=["x"],
+        target="late",
+        split={"kind": "random", "fraction": 0.3},
+        model_name=world.name,
+        actor=world.actor("other-inputs"),
+        as_of=utc_now(),
+    )
+
+
 def shown(deployed: Deployed) -> list[tuple[str, str, float]]:
     """The steps in short: name, outcome, share."""
     return [(step.step, str(step.outcome), step.weight) for step in deployed.steps]

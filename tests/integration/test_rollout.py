@@ -34,7 +34,7 @@ from airflow_provider_xops.serving.targets.rollout import (
     confirm_decision,
     list_deployments,
 )
-from tests.integration.rollout_world import World, make_world, shown, utc_now
+from tests.integration.rollout_world import World, make_world, shown, utc_now, with_other_inputs
 from tests.unit.serving.targets.folder_target import FolderTarget
 
 pytestmark = pytest.mark.server
@@ -605,6 +605,20 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_done(case: Case) -> 
 
     assert target.calls == []
     assert list_deployments(case.world.lake, model=case.world.name, alias=case.alias) == []
+
+
+def test_a_version_with_other_inputs_is_refused_unless_that_was_said(case: Case) -> None:
+    # Its own golden rows are answered rightly; it is the callers' requests that it would refuse.
+    narrow = with_other_inputs(case.world)
+    target = case.target()
+
+    with pytest.raises(ArgumentError, match="does not take y") as raised:
+        case.deploy(target, model=narrow)
+
+    assert raised.value.code == "argument.inputs_changed"
+    assert target.calls == []
+    tried = case.deploy(target, model=narrow, decide=None, steps=(0.1,), allow_new_inputs=True)
+    assert tried.outcome is Outcome.PASSED
 
 
 def check(case: Case, target: FolderTarget, **changes: Any) -> DeploymentCheck:

@@ -81,6 +81,7 @@ def deploy(
     soak_seconds: float = 60.0,
     golden: bool = True,
     keep_previous: bool = True,
+    allow_new_inputs: bool = False,
     on_failure: str = "rollback",
     supersede: bool = False,
     last_try: bool = False,
@@ -100,6 +101,8 @@ def deploy(
     :param health: what must hold in each window. :param soak_seconds: how long each window is.
     :param golden: whether answers to golden rows are needed before the decision.
     :param keep_previous: keep the old version loaded at the end, for a rollback.
+    :param allow_new_inputs: whether it may need other columns than the previous version: what callers send
+        today it would refuse.
     :param on_failure: what a failure after the ledger entry does there, once the old version has its requests
         back: ``rollback``, or ``hold`` (the entry stays until a person decides).
     :param supersede: end another deployment of this alias that is under way, instead of being refused; not
@@ -108,7 +111,7 @@ def deploy(
     :param wait: sleeps for so many seconds. :param cancelled: asked between any two waits.
     :returns: also when it failed: look at ``outcome``.
     :raises ArgumentError: ``argument.steps``, ``argument.health``, ``argument.on_failure``,
-        ``argument.seconds``, ``argument.try_out``.
+        ``argument.seconds``, ``argument.try_out``, ``argument.inputs_changed``.
     :raises ConflictError: ``conflict.deployment``: another one of this alias is under way at this target.
     :raises UnavailableError: the lake or MLflow did not answer, the target not within ``patience``; the same
         call goes on where it stopped.
@@ -147,6 +150,8 @@ def deploy(
     if journal.finished:
         log.info("This work has deployed %s before: deployment %s.", model.ref, deployment.record_id[:12])
         return result_of(lake, journal, reused=True)
+    if new and previous is not None and not allow_new_inputs:
+        _check_inputs(model, _version_of(lake, previous))
     if new and decide is None and standing(lake, model, alias) is not None:
         raise ArgumentError(
             f"{model.ref} is the {alias} already", code="argument.try_out",
@@ -235,6 +240,27 @@ def confirm_decision(
     if found == state.current and not state.is_applied(found):
         apply_decision(lake, client, found, actor=actor, as_of=as_of)
     return found
+
+
+def _check_inputs(model: ModelVersion, previous: ModelVersion) -> None:
+    """See that what callers send the previous version today is what the new one takes.
+
+    Golden rows do not show it: they have the columns of the version they were recorded with.
+    """
+    if not model.features or not previous.features:
+        return
+    more = sorted(set(model.features) - set(previous.features))
+    fewer = sorted(set(previous.features) - set(model.features))
+    if more or fewer:
+        told = [f"it needs {', '.join(more[:5])}"] if more else []
+        told += [f"it does not take {', '.join(fewer[:5])}"] if fewer else []
+        raise ArgumentError(
+            f"{model.ref} takes other columns than v{previous.version}, which serves",
+            code="argument.inputs_changed",
+            why=f"{'; '.join(told)}: requests as they come now would be refused",
+            todo="let callers send both first, or say allow_new_inputs=True",
+            context={"more": more, "fewer": fewer},
+        )  # fmt: skip
 
 
 def _own_or_new(lake: Lake, wanted: Deployment, model: ModelVersion) -> tuple[Deployment, bool]:
