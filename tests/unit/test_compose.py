@@ -159,7 +159,7 @@ def test_the_stack_has_the_parts_of_production(resolved: Stack) -> None:
     services = resolved["services"]
     assert set(services) == {
         "airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer",
-        "airflow-worker", "postgres", "redis", "mlflow", "seaweedfs", "init", "init-storage",
+        "airflow-worker", "postgres", "redis", "mlflow", "seaweedfs", "init", "init-storage", "serving",
     }  # fmt: skip
     for name in (each for each in services if each.startswith("airflow-")):
         assert services[name]["depends_on"]["init"]["condition"] == "service_completed_successfully"
@@ -183,6 +183,20 @@ def test_the_connections_are_what_the_hooks_read(resolved: Stack) -> None:
     )  # fmt: skip
 
 
+def test_the_scoring_server_reads_the_lake_of_the_tasks_and_takes_the_key_they_have(resolved: Stack) -> None:
+    from airflow_provider_xops import cli
+
+    services = resolved["services"]
+    serving, init = services["serving"], services["init"]["environment"]
+    target = json.loads(services["airflow-worker"]["environment"]["AIRFLOW_CONN_XOPS_SERVING_DEFAULT"])
+    for name in ("XOPS_LAKE_URI", "XOPS_LAKE_STORAGE_OPTIONS"):
+        assert serving["environment"][name] == init[name]
+    assert target["password"] == serving["environment"]["XOPS_SERVE_ADMIN_KEYS"]
+    asked = cli._parser().parse_args(serving["command"])
+    assert target["host"] == f"http://serving:{asked.port}"
+    assert serving["healthcheck"]["test"][-1].startswith(f"http://127.0.0.1:{asked.port}/")
+
+
 def test_nothing_is_published_beyond_this_machine(resolved: Stack) -> None:
     for name, service in resolved["services"].items():
         for port in service.get("ports", []):
@@ -204,7 +218,7 @@ def test_nothing_phones_home(resolved: Stack) -> None:
     assert "-master.telemetry=false" in services["seaweedfs"]["command"]
     for name, service in services.items():
         environment = service.get("environment", {})
-        if name == "mlflow" or name == "init" or name.startswith("airflow-"):
+        if name in ("mlflow", "init", "serving") or name.startswith("airflow-"):
             assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true", name
         if name == "init" or name.startswith("airflow-"):
             assert environment["GX_ANALYTICS_ENABLED"] == "false", name
