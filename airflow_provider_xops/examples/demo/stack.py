@@ -26,6 +26,8 @@ from airflow_provider_xops.errors import UnavailableError
 __all__ = ["Stack"]
 
 MARK = "XOPS_DEMO_STATE"
+# Programs of the environment that runs the demo, whatever PATH says.
+MODULES = ("airflow", "mlflow", "airflow_provider_xops.cli")
 START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 15
 
@@ -203,7 +205,7 @@ class Stack:
     def _spawn(self, name: str, *command: str) -> None:
         with (self.logs / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", *command],
+                [sys.executable, "-m", *command] if command[0] in MODULES else list(command),
                 env=self.environment(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
