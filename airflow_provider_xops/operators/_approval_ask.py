@@ -335,7 +335,7 @@ def _reason_field() -> Param:
         "",
         type=["string", "null"],
         title="Reason",
-        description="Why, in a sentence: it stands in the promotion ledger.",
+        description="Why, in a sentence: it is recorded with your answer.",
         maxLength=REASON_LIMIT,
     )
 

@@ -577,6 +577,8 @@ def test_form_has_its_own_field_whatever_params_the_dag_has() -> None:
 
     assert list(fields) == ["reason"]
     assert "string" in json.dumps(fields)
+    # the ledger's entry has the reason of a no alone
+    assert "it is recorded with your answer" in json.dumps(fields)
 
 
 def test_in_turn_each_question_follows_the_one_before() -> None:
