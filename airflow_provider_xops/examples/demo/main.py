@@ -67,6 +67,9 @@ def run_demo(*, state: Path, dags: Path, keep: bool = True, story: Story | None 
         print(f"\nThe demo stopped: {error}\nLogs: {stack.logs}", file=sys.stderr, flush=True)
         code = 1
     finally:
+        # Stopping is bounded in time; interrupted by a second signal it would leave servers behind.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         stack.stop()
     return code
 
