@@ -11,11 +11,20 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from airflow_provider_xops.errors import ArgumentError, DataError, XOpsError
+from airflow_provider_xops.errors import ArgumentError, DataError, NotFoundError, XOpsError
 from airflow_provider_xops.hooks.lake import LakeHook
 from airflow_provider_xops.hooks.mlflow import MlflowHook
 from airflow_provider_xops.operators._arguments import is_empty
-from airflow_provider_xops.records import XCOM_LIMIT_BYTES, Actor, ActorKind, Producer, Record, compact
+from airflow_provider_xops.records import (
+    XCOM_LIMIT_BYTES,
+    Actor,
+    ActorKind,
+    Evaluation,
+    ModelVersion,
+    Producer,
+    Record,
+    compact,
+)
 from airflow_provider_xops.version_compat import (
     AirflowException,
     AirflowFailException,
@@ -204,6 +213,21 @@ class RegistryOperator(XOpsOperator):
     def registry(self) -> RegistryClient:
         """A client of the server of ``mlflow_conn_id``."""
         return MlflowHook(self.mlflow_conn_id).get_registry()
+
+    def model_given(self, lake: Lake, given: Any) -> ModelVersion:
+        """The version meant by an argument ``model``: a model's record, or the one an evaluation is about."""
+        from airflow_provider_xops.registry.loading import get_model
+
+        try:
+            return self.record(lake, given, ModelVersion, argument="model")
+        except (DataError, NotFoundError) as error:
+            if error.code not in ("data.record_kind", "not_found.record"):
+                raise
+            try:
+                of = self.record(lake, given, Evaluation, argument="model").model
+            except (DataError, NotFoundError, ArgumentError):
+                raise error from None
+        return get_model(lake, of.name, of.version, created_at_ms=of.created_at_ms)
 
     def link_model(
         self,

@@ -8,14 +8,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_xops.errors import ArgumentError, DataError, NotFoundError
 from airflow_provider_xops.links.evidence import EvidenceLink
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink
 from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now
-from airflow_provider_xops.records import Evaluation, ModelVersion
 
 if TYPE_CHECKING:
-    from airflow_provider_xops.lake.lake import Lake
     from airflow_provider_xops.version_compat import Context
 
 __all__ = ["NominateModelOperator", "RetireAliasOperator"]
@@ -69,7 +66,7 @@ class NominateModelOperator(RegistryOperator):
         from airflow_provider_xops.registry.nominate import nominate
 
         lake, registry, as_of = self.lake(), self.registry(), now()
-        model = self._model(lake)
+        model = self.model_given(lake, self.model)
         result = nominate(
             lake,
             registry,
@@ -82,21 +79,6 @@ class NominateModelOperator(RegistryOperator):
         )
         self.link_model(registry, model.name, model.version, model.run_id, model.experiment_id)
         return self.hand_over(context, lake, result.decision, reused=result.reused, applied=result.applied)
-
-    def _model(self, lake: Lake) -> ModelVersion:
-        """The version meant: a model's record, or that of the model which an evaluation is about."""
-        from airflow_provider_xops.registry.loading import get_model
-
-        try:
-            return self.record(lake, self.model, ModelVersion, argument="model")
-        except (DataError, NotFoundError) as error:
-            if error.code not in ("data.record_kind", "not_found.record"):
-                raise
-            try:
-                judged = self.record(lake, self.model, Evaluation, argument="model").model
-            except (DataError, NotFoundError, ArgumentError):
-                raise error from None
-        return get_model(lake, judged.name, judged.version, created_at_ms=judged.created_at_ms)
 
 
 class RetireAliasOperator(RegistryOperator):

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_xops.errors import ArgumentError, DataError, ModelError, NotFoundError
+from airflow_provider_xops.errors import ModelError
 from airflow_provider_xops.links.evidence import EvidenceLink
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink
 from airflow_provider_xops.operators._arguments import list_of, number, one_of, whole_number
 from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now
-from airflow_provider_xops.records import Evaluation, ModelVersion, Outcome
+from airflow_provider_xops.records import Outcome
 
 if TYPE_CHECKING:
-    from airflow_provider_xops.lake.lake import Lake
     from airflow_provider_xops.version_compat import Context
 
 __all__ = ["SmokeTestModelOperator"]
@@ -97,7 +96,7 @@ class SmokeTestModelOperator(RegistryOperator):
             "timeout_seconds": number(self.timeout_seconds, argument="timeout_seconds"),
         }
         lake, registry = self.lake(), self.registry()
-        model = self._model(lake)
+        model = self.model_given(lake, self.model)
         self.link_model(registry, model.name, model.version, model.run_id, model.experiment_id)
         test = smoke_test(
             lake,
@@ -131,18 +130,3 @@ class SmokeTestModelOperator(RegistryOperator):
         found = list_of(self.rows_per_request, argument="rows_per_request")
         sizes = [whole_number(each, argument="rows_per_request") for each in found or ()]
         return [size for size in sizes if size is not None] or None
-
-    def _model(self, lake: Lake) -> ModelVersion:
-        """The version meant: a model's record, or that of the model which an evaluation is about."""
-        from airflow_provider_xops.registry.loading import get_model
-
-        try:
-            return self.record(lake, self.model, ModelVersion, argument="model")
-        except (DataError, NotFoundError) as error:
-            if error.code not in ("data.record_kind", "not_found.record"):
-                raise
-            try:
-                of = self.record(lake, self.model, Evaluation, argument="model").model
-            except (DataError, NotFoundError, ArgumentError):
-                raise error from None
-        return get_model(lake, of.name, of.version, created_at_ms=of.created_at_ms)
