@@ -62,6 +62,10 @@ def _clean_environment() -> Path:
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+            # Two workers and their servers share two processors: threads that spin while they wait for each
+            # other would take most of them.
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
         }
     )
     # Processes forked by a test run their parent's exit handlers in some libraries: only the owner removes

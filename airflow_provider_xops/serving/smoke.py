@@ -46,6 +46,9 @@ _QUIET = {
     "DO_NOT_TRACK": "true",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
+# A request is small. On a busy worker the threads of OpenMP wait for each other by spinning, and 12 ms become
+# more than a second: that would be a figure of the machine, not of the model.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def smoke_test(
@@ -94,6 +97,9 @@ def smoke_test(
 
     >>> smoke_test(lake, client, model, actor=actor, as_of=now).outcome  # doctest: +SKIP
     <Outcome.PASSED: 'passed'>
+
+    The model computes with one thread, unless ``OMP_NUM_THREADS``, ``OPENBLAS_NUM_THREADS`` or
+    ``MKL_NUM_THREADS`` of this process say otherwise.
 
     What it does not do: it is no load test (one connection, one request at a time), and no sandbox: a model
     whose files are proved may run its maker's code.
@@ -205,9 +211,7 @@ def _exercise(
     program = Path(shutil.copy(_CHILD, folder / "server.py"))
     command = [*python, str(program), str(path), model.artifact_digest, str(reports)]
     begin = time.monotonic()
-    with Guarded(
-        "server", command, folder=folder, environment=child_environment({**_QUIET, **extra})
-    ) as server:
+    with Guarded("server", command, folder=folder, environment=_environment(extra)) as server:
         ready = _ready(server, reports, found, deadline)
         http = Client(int(ready["port"]), deadline=deadline)
         try:
@@ -226,6 +230,10 @@ def _exercise(
         if ended.get("peak_memory_bytes"):
             found.figures["peak_memory_mib"] = ended["peak_memory_bytes"] / MIB
     return _server_name(ready)
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    return {**_ONE_THREAD, **child_environment({**_QUIET, **extra})}
 
 
 def _ready(server: Guarded, reports: Path, found: Findings, deadline: float) -> dict[str, Any]:

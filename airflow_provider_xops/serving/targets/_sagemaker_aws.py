@@ -104,8 +104,10 @@ def plain_clients(region: str | None = None, *, endpoint_url: str | None = None)
         retries={"mode": "standard", "max_attempts": 3},
     )
     try:
+        # A session of its own: boto3's default one keeps the credentials it found first, rotated or revoked.
+        session = boto3.Session()
         return Clients.made_by(
-            lambda service: boto3.client(
+            lambda service: session.client(
                 service, region_name=region, endpoint_url=endpoint_url, config=config
             )
         )

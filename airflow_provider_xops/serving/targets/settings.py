@@ -223,7 +223,7 @@ def _boto_client(service: str, options: Mapping[str, Any]) -> Any:
     import boto3
 
     region, endpoint_url = options.get("region"), options.get("endpoint_url")
-    return boto3.client(service, region_name=region, endpoint_url=endpoint_url)
+    return boto3.Session().client(service, region_name=region, endpoint_url=endpoint_url)
 
 
 def _known(options: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

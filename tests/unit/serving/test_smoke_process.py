@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_xops.serving import smoke
 from airflow_provider_xops.serving._smoke_process import Guarded, child_environment
 
 # A program with a child of its own; neither ever ends, nor minds a polite word.
@@ -130,6 +131,14 @@ def test_the_task_s_secrets_stay_with_the_task(monkeypatch: pytest.MonkeyPatch) 
     assert "hunter2-secret" not in kept.values()
     assert (kept["OMP_NUM_THREADS"], kept["ONE"], kept["PATH"]) == ("2", "more", os.environ["PATH"])
     assert child_environment(also=r"UV_\w+")["UV_INDEX_URL"] == "hunter2-secret"
+
+
+def test_the_model_computes_with_one_thread_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in smoke._ONE_THREAD:
+        monkeypatch.delenv(name, raising=False)
+    assert set(smoke._ONE_THREAD.items()) <= set(smoke._environment({}).items())
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert smoke._environment({})["OMP_NUM_THREADS"] == "4"
 
 
 def test_the_last_line_has_no_password(tmp_path: Path) -> None:

@@ -360,15 +360,17 @@ def test_no_credentials_is_an_argument_and_no_connection_is_not(monkeypatch: pyt
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
+    closed = "http://127.0.0.1:1"
+    with monkeypatch.context() as given:
+        given.setenv("AWS_ACCESS_KEY_ID", "testing")
+        given.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        with pytest.raises(UnavailableError) as down:
+            SageMaker(plain_clients("eu-central-1", endpoint_url=closed), ENDPOINT).now()
+        assert down.value.code == "unavailable.aws"
+    # keys that are gone are not remembered from the clients before
+    with pytest.raises(ArgumentError) as refused:
+        SageMaker(plain_clients("eu-central-1", endpoint_url=closed), ENDPOINT).now()
+    assert refused.value.code == "argument.aws"
     with pytest.raises(ArgumentError) as refused:
         plain_clients()
     assert refused.value.code == "argument.aws"
-    closed = "http://127.0.0.1:1"
-    with pytest.raises(ArgumentError) as refused:
-        SageMaker(plain_clients("eu-central-1", endpoint_url=closed), ENDPOINT).now()
-    assert refused.value.code == "argument.aws"
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    with pytest.raises(UnavailableError) as down:
-        SageMaker(plain_clients("eu-central-1", endpoint_url=closed), ENDPOINT).now()
-    assert down.value.code == "unavailable.aws"
