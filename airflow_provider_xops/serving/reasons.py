@@ -19,9 +19,9 @@ import pandas as pd
 import pyarrow as pa
 
 from airflow_provider_xops.errors import ArgumentError
-from airflow_provider_xops.evaluation import _shap
 from airflow_provider_xops.evaluation._extras import needs
-from airflow_provider_xops.serving import _reasons_methods as methods
+from airflow_provider_xops.evaluation._shap_asking import PERMUTATIONS, as_numbers, by_asking
+from airflow_provider_xops.evaluation._shap_models import own_method
 from airflow_provider_xops.serving._batch_columns import reason_names
 from airflow_provider_xops.training.metrics import Predictions, Task
 
@@ -30,6 +30,8 @@ __all__ = ["ReasonPlan", "Reasoner", "Reasons"]
 log = logging.getLogger(__name__)
 
 MAX_TOP = 20
+# So many features have fewer combinations than ten orders and their reverses have steps, or not many more.
+EXACT_FEATURES = 8
 # Of contributions that differ by less than this share of the largest, the earlier feature comes first:
 # rounding must not decide about the order.
 SAME_WITHIN = 1e-9
@@ -43,7 +45,7 @@ class ReasonPlan:
     :param background: how many training rows a feature's absence is imitated with.
     :param seed: which rows these are, and in which orders features join where orders are sampled.
     :param max_answers: how many rows the model may be asked about in one call of scoring, to explain them.
-        Trees and linear regressions need no asking.
+        Trees and linear models need no asking.
     :raises ArgumentError: ``argument.reasons``.
     """
 
@@ -122,12 +124,13 @@ class Reasoner:
     ...          plan=ReasonPlan(top=3)).of(frame, said).features[0]  # doctest: +SKIP
     array(['dep_delay', 'origin', 'temp'], dtype=object)
 
-    Trees, and linear regressions, also behind encoders and scalers that work column by column, are explained
-    by shap's own algorithms: exactly, but for boosted classifiers, whose contributions to the log-odds are
-    rescaled to the probability for each background row (Lundberg et al. 2020, From local explanations to
-    global understanding with explainable AI for trees). Every other model is asked what it answers when some
-    of the features are a training row's: in every combination of up to eight features, else in ten orders
-    and their reverses.
+    Trees and linear models, also behind encoders and scalers that work column by column (one-hot too), are
+    explained without asking them. Of trees and linear regressions exactly, but for boosted classifiers, whose
+    contributions to the log-odds are rescaled to the probability for each background row (Lundberg et al.
+    2020, From local explanations to global understanding with explainable AI for trees). Every other model is
+    asked what it answers when some of the features are a training row's: in every combination of up to eight
+    features, else in ten orders and their reverses; the answers of a logistic regression to the same
+    questions are computed.
 
     What it does not do: a contribution says what the model made of a value, not what caused the outcome.
     """
@@ -138,12 +141,17 @@ class Reasoner:
         needs("shap", extra="explain", what="reasons")
         self._estimator, self._background = estimator, background
         self._task, self._name, self._plan = task, name, plan
-        self._own = methods.own_method(estimator, background, task=task, name=name)
+        self._own = own_method(estimator, background, task=task, name=name, exact=self._exact, seed=plan.seed)
         self._asked = 0
+        log.info(
+            "Reasons of predictions of %s: %s, %d background rows, %s.", name, self.method, len(background),
+            f"{self.answers_per_row:,} answers of the model a row" if self.answers_per_row else "not asked",
+        )  # fmt: skip
 
     @property
     def method(self) -> str:
-        """How it explains: ``shap (tree)``, ``shap (linear)``, ``shap (exact)`` or ``shap (permutation)``."""
+        """How it explains: ``shap (tree)``, ``shap (linear)``, ``shap (exact)`` or ``shap (permutation)``;
+        the latter two say ``, linear`` where the model's answers are computed, not asked for."""
         if self._own is not None:
             return self._own.method
         return f"shap ({'exact' if self._exact else 'permutation'})"
@@ -173,11 +181,11 @@ class Reasoner:
 
         :param said: what the model predicted for them.
         :raises ModelError: ``model.predict_failed``, ``model.classes_unknown``.
-        :raises ArgumentError: ``argument.reasons_cost``: shap's own algorithm does not add up for so many
-            rows that asking about them is too much.
+        :raises ArgumentError: ``argument.reasons_cost``: the algorithm for its kind does not add up for so
+            many rows that asking about them is too much.
         """
-        answer, outputs = methods.as_numbers(said, task=self._task, name=self._name)
-        values, base = self._taken_apart(frame, answer, outputs)
+        answer, outputs = as_numbers(said, task=self._task, name=self._name)
+        values, base = self._taken_apart(frame, answer)
         rows = np.arange(len(frame))
         if len(outputs) == 1:
             output = np.zeros(len(frame), dtype=np.int64)
@@ -200,35 +208,38 @@ class Reasoner:
     @property
     def _answers(self) -> int:
         count = self._background.shape[1]
-        asked: int = 2**count if self._exact else 2 * _shap.PERMUTATIONS * (count + 1)
+        asked: int = 2**count if self._exact else 2 * PERMUTATIONS * (count + 1)
         return asked * len(self._background)
 
     @property
     def _exact(self) -> bool:
         count = self._background.shape[1]
-        return count <= methods.EXACT_FEATURES
+        return count <= EXACT_FEATURES
 
-    def _taken_apart(self, frame: pd.DataFrame, answer: Any, outputs: tuple[Any, ...]) -> tuple[Any, Any]:
+    def _taken_apart(self, frame: pd.DataFrame, answer: Any) -> tuple[Any, Any]:
         """Values (rows x features x outputs) and bases (rows x outputs)."""
         if self._own is None:
-            return self._by_asking(frame, answer, outputs)
+            return self._by_asking(frame)
         values, base, right = self._own.explain(frame, answer)
         wrong = np.flatnonzero(~right)
         if len(wrong):
             self._asked += len(wrong)
             self._refuse(self._asked, self._asked * self._answers)
             # Row by row, so that no row's reasons depend on its neighbors.
-            log.info("%d rows are explained by asking the model: shap's own does not add up.", len(wrong))
+            log.info(
+                "%d rows are explained by asking the model: their parts do not add up to its answer.",
+                len(wrong),
+            )
             rows = frame.iloc[wrong].reset_index(drop=True)
-            values[wrong], base[wrong] = self._by_asking(rows, answer[wrong], outputs)
+            values[wrong], base[wrong] = self._by_asking(rows)
         return values, base
 
-    def _by_asking(self, frame: pd.DataFrame, answer: Any, outputs: tuple[Any, ...]) -> tuple[Any, Any]:
-        made = _shap._any_model(
-            self._estimator, frame, self._background, answer, outputs, task=self._task, name=self._name,
+    def _by_asking(self, frame: pd.DataFrame) -> tuple[Any, Any]:
+        values, base = by_asking(
+            self._estimator, frame, self._background, task=self._task, name=self._name,
             seed=self._plan.seed, exact=self._exact,
         )  # fmt: skip
-        return made.values, np.tile(made.base, (len(frame), 1))
+        return values, np.tile(base, (len(frame), 1))
 
 
 def _ranked(values: Any) -> Any:
