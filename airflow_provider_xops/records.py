@@ -5,89 +5,99 @@ language: every record's JSON Schema is published by :func:`json_schema`.
 
 A record says one fact about one thing and is never changed. ``record_id`` is computed from the fields that
 identify the fact (not from when it was written), so the same fact written twice is one record.
+
+The classes are made when the first of them is asked for. DAG files import the operators, and a scheduler that
+parses them has no use for records: operators write ``from airflow_provider_xops import records`` and
+``records.Evaluation``. Everybody else imports the names.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_xops._record_base import Record, adapter_of, digest_of
-from airflow_provider_xops._record_figures import (
-    Calibration,
-    CalibrationBin,
-    Comparison,
-    FairnessFigure,
-    FeatureImportance,
-    GoldenPredictions,
-    GroupFigure,
-    LearningPoint,
-    MetricFigure,
-    RobustnessFigure,
-    SkewFigure,
-    SliceFigure,
-    ThresholdChoice,
-)
-from airflow_provider_xops._record_kinds import (
-    DatasetVersion,
-    DriftReport,
-    Incident,
-    PerformanceReport,
-    Pin,
-    PromotionDecision,
-    RetrainingDecision,
-    ScoringRun,
-    ValidationReport,
-)
-from airflow_provider_xops._record_models import (
-    Approval,
-    Evaluation,
-    GateReport,
-    ModelCard,
-    ModelVersion,
-    PersonalDataReport,
-    Reproduction,
-    SmokeTest,
-    TuningStudy,
-)
-from airflow_provider_xops._record_quality import (
-    ControlChartReport,
-    DatasetProfile,
-    QualityMetrics,
-    QuarantineReport,
-    SpecialCauseNote,
-)
-from airflow_provider_xops._record_serving import (
-    ApprovalResult,
-    ApprovalStatus,
-    Deployment,
-    DeploymentCheck,
-    DeploymentStep,
-    LabelJoin,
-    ServingSession,
-    TrafficSplit,
-    Variant,
-    VariantRole,
-)
-from airflow_provider_xops._record_values import (
-    Actor,
-    ActorKind,
-    CheckSummary,
-    ControlSignal,
-    DatasetRef,
-    GateResult,
-    ModelRef,
-    Outcome,
-    Producer,
-    PromotionOutcome,
-    SchemaChange,
-    Selection,
-    Severity,
-    SourceFile,
-    WriteMode,
-)
 from airflow_provider_xops.errors import DataError
+
+if TYPE_CHECKING:
+    from airflow_provider_xops._record_base import Record, digest_of
+    from airflow_provider_xops._record_figures import (
+        Calibration,
+        CalibrationBin,
+        Comparison,
+        FairnessFigure,
+        FeatureImportance,
+        GoldenPredictions,
+        GroupFigure,
+        LearningPoint,
+        MetricFigure,
+        RobustnessFigure,
+        SkewFigure,
+        SliceFigure,
+        ThresholdChoice,
+    )
+    from airflow_provider_xops._record_kinds import (
+        DatasetVersion,
+        DriftReport,
+        Incident,
+        PerformanceReport,
+        Pin,
+        PromotionDecision,
+        RetrainingDecision,
+        ScoringRun,
+        ValidationReport,
+    )
+    from airflow_provider_xops._record_models import (
+        Approval,
+        Evaluation,
+        GateReport,
+        ModelCard,
+        ModelVersion,
+        PersonalDataReport,
+        Reproduction,
+        SmokeTest,
+        TuningStudy,
+    )
+    from airflow_provider_xops._record_quality import (
+        ControlChartReport,
+        DatasetProfile,
+        QualityMetrics,
+        QuarantineReport,
+        SpecialCauseNote,
+    )
+    from airflow_provider_xops._record_serving import (
+        ApprovalResult,
+        ApprovalStatus,
+        Deployment,
+        DeploymentCheck,
+        DeploymentStep,
+        LabelJoin,
+        ServingSession,
+        TrafficSplit,
+        Variant,
+        VariantRole,
+    )
+    from airflow_provider_xops._record_values import (
+        Actor,
+        ActorKind,
+        CheckSummary,
+        ControlSignal,
+        DatasetRef,
+        GateResult,
+        ModelRef,
+        Outcome,
+        Producer,
+        PromotionOutcome,
+        SchemaChange,
+        Selection,
+        Severity,
+        SourceFile,
+        WriteMode,
+    )
+
+    RECORD_TYPES: dict[str, type[Record]]
 
 __all__ = [
     "RECORD_TYPES",
@@ -162,41 +172,33 @@ __all__ = [
 
 XCOM_LIMIT_BYTES = 16 * 1024
 
-RECORD_TYPES: dict[str, type[Record]] = {
-    cls.kind: cls
-    for cls in (
-        DatasetVersion,
-        ValidationReport,
-        QualityMetrics,
-        DatasetProfile,
-        ControlChartReport,
-        QuarantineReport,
-        SpecialCauseNote,
-        PersonalDataReport,
-        ModelVersion,
-        TuningStudy,
-        Evaluation,
-        SmokeTest,
-        Reproduction,
-        Approval,
-        GateReport,
-        ModelCard,
-        ApprovalResult,
-        PromotionDecision,
-        Deployment,
-        DeploymentStep,
-        DeploymentCheck,
-        TrafficSplit,
-        ServingSession,
-        ScoringRun,
-        LabelJoin,
-        DriftReport,
-        PerformanceReport,
-        RetrainingDecision,
-        Incident,
-        Pin,
-    )
-}
+_HOMES = ("base", "values", "figures", "kinds", "models", "quality", "serving")
+
+
+@cache
+def _made() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for home in _HOMES:
+        module = importlib.import_module(f"airflow_provider_xops._record_{home}")
+        found.update({name: getattr(module, name) for name in module.__all__})
+    base = found["Record"]
+    kinds: list[Any] = [each for each in found.values() if isinstance(each, type) and issubclass(each, base)]
+    found["RECORD_TYPES"] = {each.kind: each for each in kinds if each is not base}
+    return found
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module's
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals().update(_made())
+        return globals()[name]
+
+
+def _types() -> dict[str, type[Record]]:
+    types: dict[str, type[Record]] = _made()["RECORD_TYPES"]
+    return types
 
 
 def record_from_json(data: Mapping[str, Any]) -> Record:
@@ -204,14 +206,14 @@ def record_from_json(data: Mapping[str, Any]) -> Record:
 
     :raises DataError: the kind is unknown or the content does not fit it.
     """
-    kind = data.get("kind")
-    if kind not in RECORD_TYPES:
+    kind, types = data.get("kind"), _types()
+    if kind not in types:
         raise DataError(
             f"unknown record kind {kind!r}",
             code="data.record_kind",
-            todo=f"use one of {sorted(RECORD_TYPES)}",
+            todo=f"use one of {sorted(types)}",
         )
-    return RECORD_TYPES[kind].from_json(data)
+    return types[kind].from_json(data)
 
 
 def compact(record: Record, *, uri: str | None = None, limit: int = XCOM_LIMIT_BYTES) -> dict[str, Any]:
@@ -219,6 +221,8 @@ def compact(record: Record, *, uri: str | None = None, limit: int = XCOM_LIMIT_B
 
     For XCom and asset-event extras. ``uri`` names where the whole record is (its evidence object).
     """
+    from airflow_provider_xops._record_base import digest_of
+
     data = record.to_json()
     lists = sorted(
         (key for key, value in data.items() if isinstance(value, list | dict)),
@@ -244,12 +248,15 @@ def json_schema(kind: str) -> dict[str, Any]:
     >>> json_schema("versions")["title"]
     'DatasetVersion'
     """
-    if kind not in RECORD_TYPES:
+    from airflow_provider_xops._record_base import adapter_of
+
+    types = _types()
+    if kind not in types:
         raise DataError(
             f"unknown record kind {kind!r}",
             code="data.record_kind",
-            todo=f"use one of {sorted(RECORD_TYPES)}",
+            todo=f"use one of {sorted(types)}",
         )
-    schema: dict[str, Any] = adapter_of(RECORD_TYPES[kind]).json_schema()
+    schema: dict[str, Any] = adapter_of(types[kind]).json_schema()
     schema["properties"]["kind"] = {"const": kind}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

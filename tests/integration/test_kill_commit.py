@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import os
 import random
 import signal
@@ -20,9 +19,9 @@ from airflow_provider_xops.lake.read import partition_digests, verify_version
 from airflow_provider_xops.lake.tables import head
 from airflow_provider_xops.records import WriteMode
 from airflow_provider_xops.settings import LakeSettings
+from tests.processes import CONTEXT
 from tests.unit.lake.helpers import AS_OF, put, rows_of, segment, user
 
-SPAWN = multiprocessing.get_context("spawn")
 TIMEOUT_S = 120
 
 # Every step of a commit in its order, as (module, function, before or after it); "none" is a worker that
@@ -77,7 +76,7 @@ def worker(uri: str, mode: str, module: str, step: str, when: str) -> None:
 
 def run_and_wait(target: Callable[..., None], *arguments: Any) -> int | None:
     """Run ``target`` in a new process; gives its exit code (-9: killed)."""
-    process = SPAWN.Process(target=target, args=arguments)
+    process = CONTEXT.Process(target=target, args=arguments)
     process.start()
     process.join(TIMEOUT_S)
     if process.is_alive():
@@ -141,8 +140,8 @@ def kill_at_random(tmp_path: Path, rounds: int) -> None:
     moments = random.Random(rounds)
     first = 0
     for _ in range(rounds):
-        started = SPAWN.Event()
-        process = SPAWN.Process(target=busy_worker, args=(lake.uri, first, started))
+        started = CONTEXT.Event()
+        process = CONTEXT.Process(target=busy_worker, args=(lake.uri, first, started))
         process.start()
         assert started.wait(TIMEOUT_S)
         process.join(moments.uniform(0.05, 0.6))

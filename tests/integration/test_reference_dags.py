@@ -172,6 +172,9 @@ def test_the_loop_from_files_to_a_rollback(
     deliver(flights, [NEW_DAY])
     assert set(play("flights_dataops", day=NEW_DAY).values()) == {"success"}
     assert set(play("flights_scoring", day=NEW_DAY).values()) == {"success"}
+    scored = head(lake, "flight_predictions")
+    assert set(play("flights_scoring", day=NEW_DAY).values()) == {"success"}
+    assert head(lake, "flight_predictions") == scored, "the same day a second time adds nothing"
 
     # one prediction is traced to the file it came from
     (scoring,) = [run for run in lake.evidence.all("scoring_runs") if isinstance(run, ScoringRun)]
@@ -191,19 +194,6 @@ def test_the_loop_from_files_to_a_rollback(
     registry = RegistryClient(mlflow_server.settings())
     assert registry.alias_target(MODEL, "champion") == weaker.version
     assert verify_chain(lake, MODEL) == []
-
-
-def test_scoring_the_same_day_twice_adds_nothing(
-    lake: Lake, flights: Path, play: Callable[..., dict[str, str]]
-) -> None:
-    play("flights_dataops", day=f"{HISTORY[0]}..{HISTORY[-1]}")
-    play("flights_training", candidates=["baseline"])
-    play("flights_scoring", day=HISTORY[0])
-    once = head(lake, "flight_predictions")
-
-    assert set(play("flights_scoring", day=HISTORY[0]).values()) == {"success"}
-
-    assert head(lake, "flight_predictions") == once
 
 
 def _rows(landing: Path, day: str) -> int:

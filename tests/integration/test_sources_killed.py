@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import os
 import signal
 import sqlite3
@@ -19,9 +18,9 @@ from airflow_provider_xops.lake.lake import Lake, init_lake, open_lake
 from airflow_provider_xops.lake.read import scan, verify_version
 from airflow_provider_xops.lake.tables import head
 from airflow_provider_xops.settings import LakeSettings
+from tests.processes import CONTEXT
 from tests.unit.lake.helpers import AS_OF, user
 
-SPAWN = multiprocessing.get_context("spawn")
 TIMEOUT_S = 120
 COMMIT = "airflow_provider_xops.lake.commit"
 PREFIX = "airflow_provider_xops.data.source_prefix"
@@ -88,7 +87,7 @@ def test_no_row_is_lost_and_none_is_there_twice(kind: str, module: str, step: st
     arrive(kind, tmp_path, 1)
     load(kind, lake, tmp_path, fence=1)
     arrive(kind, tmp_path, 2)
-    process = SPAWN.Process(target=worker, args=(kind, lake.uri, str(tmp_path), module, step))
+    process = CONTEXT.Process(target=worker, args=(kind, lake.uri, str(tmp_path), module, step))
     process.start()
     process.join(TIMEOUT_S)
     assert process.exitcode == -signal.SIGKILL

@@ -6,13 +6,13 @@ import os
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from multiprocessing import get_context
 from typing import Any
 
 from airflow_provider_xops.errors import XOpsError
 from airflow_provider_xops.lake.lake import init_lake, open_lake
 from airflow_provider_xops.records import Actor, DatasetRef, Incident, Pin, Severity
 from airflow_provider_xops.settings import LakeSettings
+from tests.processes import CONTEXT
 
 __all__ = ["NOW", "incident", "pin_of", "put_in_rounds", "run_all", "try_as_nobody"]
 
@@ -55,10 +55,9 @@ def put_in_rounds(
 
 def run_all(task: Callable[..., Any], count: int, *arguments: Any) -> list[Any]:
     """``task(barrier, number, *arguments)`` in ``count`` processes at once; their answers, in order."""
-    context = get_context("spawn")
-    barrier, answers = context.Barrier(count), context.Queue()
+    barrier, answers = CONTEXT.Barrier(count), CONTEXT.Queue()
     workers = [
-        context.Process(target=_answer, args=(answers, barrier, number, task, arguments))
+        CONTEXT.Process(target=_answer, args=(answers, barrier, number, task, arguments))
         for number in range(count)
     ]
     for worker in workers:
