@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import logging
+import math
 import os
 import socket
 import sys
@@ -54,12 +55,19 @@ def add_parsers(groups: Any, add: _common.Add) -> None:
         "--log-column", action="append", default=[], metavar="NAME", help="kept; * for all features"
     )
 
+    serve.add_argument(
+        "--access-log", action="store_true", help="a line of JSON a request on standard output"
+    )
+
     limits = serve.add_argument_group("limits")
     limits.add_argument(
         "--threads", type=int, default=0, help="requests at a time; default: processors, <= 4"
     )
     limits.add_argument("--queue", type=int, default=64, help="requests that may wait; more: 429")
     limits.add_argument("--max-body-mib", type=float, default=8.0)
+    limits.add_argument(
+        "--max-bodies-mib", type=float, default=0.0, help="of all requests; default: 256, or 4 bodies"
+    )
     limits.add_argument("--max-rows", type=int, default=10_000, help="of one request")
     limits.add_argument("--max-connections", type=int, default=1_000)
     limits.add_argument(
@@ -93,6 +101,7 @@ def _serve(args: argparse.Namespace) -> int:
         )
     from airflow_provider_xops.lake.lake import open_lake
     from airflow_provider_xops.serving.online import process
+    from airflow_provider_xops.serving.online.access_log import AccessLog
     from airflow_provider_xops.serving.online.auth import Guard
     from airflow_provider_xops.settings import lake_settings_from_env
 
@@ -125,6 +134,7 @@ def _serve(args: argparse.Namespace) -> int:
         extra=args.extra_columns,
         cache=Path(args.cache) if args.cache else None,
         key_header=args.key_header,
+        own_process=True,
         clock=_common.now,
         actor=_actor(name),
     )
@@ -136,7 +146,10 @@ def _serve(args: argparse.Namespace) -> int:
         f"serving {served} at {scheme}://{host}:{port}",
     )  # fmt: skip
     sys.stdout.flush()
-    code = process.run(site, listening, model_threads=args.model_threads, certificate=certificate)
+    access = AccessLog(sys.stdout.fileno(), clock=_common.now) if args.access_log else None
+    code = process.run(
+        site, listening, model_threads=args.model_threads, certificate=certificate, access=access
+    )
     _leave(code)
     return code
 
@@ -164,7 +177,8 @@ def _limits(args: argparse.Namespace) -> Any:
     from airflow_provider_xops.serving.online.limits import Limits
 
     return Limits(
-        body_bytes=round(args.max_body_mib * MIB),
+        body_bytes=_bytes("--max-body-mib", args.max_body_mib),
+        bodies_bytes=_bytes("--max-bodies-mib", args.max_bodies_mib),
         rows=args.max_rows,
         threads=args.threads,
         queue=args.queue,
@@ -175,6 +189,14 @@ def _limits(args: argparse.Namespace) -> Any:
         drain_seconds=args.drain_seconds,
         shutdown_seconds=args.shutdown_seconds,
     )
+
+
+def _bytes(option: str, mib: float) -> int:
+    if not math.isfinite(mib):
+        raise ArgumentError(
+            f"{option} is no finite number", code="argument.limit", todo="give MiB, or leave it out"
+        )
+    return round(mib * MIB)
 
 
 def _logging(args: argparse.Namespace) -> Logging | None:

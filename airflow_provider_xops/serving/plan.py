@@ -87,7 +87,7 @@ def plan_of(state: LedgerState, split: TrafficSplit | None) -> ServingPlan:
     """
     champion, basis = state.current, basis_of(state)
     variants: tuple[Variant, ...] = ()
-    if split is not None and _in_force(split, state, basis):
+    if split is not None and _has_shares(split) and _in_force(split, state, basis):
         variants = split.variants
     else:
         split = None
@@ -120,6 +120,12 @@ def stands_for(entry: PromotionDecision, variant: Variant) -> bool:
     """Whether a ledger entry and a variant name one version (old entries do not say when it was made)."""
     made = entry.to_created_at_ms
     return entry.to_version == variant.version and (made is None or made == variant.created_at_ms)
+
+
+def _has_shares(split: TrafficSplit) -> bool:
+    """Whether its shares are shares: of one that was written past :func:`.traffic.split_traffic` a primary of
+    NaN would leave every request to the canary."""
+    return all(isinstance(each.weight, int | float) and 0 <= each.weight <= 1 for each in split.variants)
 
 
 def _in_force(split: TrafficSplit, state: LedgerState, basis: int) -> bool:

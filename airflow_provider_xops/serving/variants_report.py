@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 # Fewer say too little about how they vary.
 LEAST_REQUESTS = 10
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _ORDER = {role.value: place for place, role in enumerate(VariantRole)}
 
 
@@ -115,8 +117,8 @@ def variants(
     :param confidence: of the intervals. :param seed: of the bootstrap.
     :raises NotFoundError: ``not_found.prediction_log``: no server of the alias keeps a log, or nobody made
         one yet; ``not_found.table``.
-    :raises ArgumentError: ``argument.variants``: the table is no prediction log, or the labeled one has no
-        such labels.
+    :raises ArgumentError: ``argument.variants``: the table is no prediction log, the labeled one has no such
+        labels, or a day is none.
 
     >>> variants(lake, model="delay").variants[0].error_rate.value  # doctest: +SKIP
     0.0
@@ -128,6 +130,13 @@ def variants(
         raise ArgumentError(
             f"a confidence of {confidence}", code="argument.variants", todo="give 0.95, for example"
         )
+    given = [day for day in (since, until) if day is not None]
+    if not all(_DAY.fullmatch(str(day)) for day in given) or given != sorted(given):
+        # They are compared as text: one that is written otherwise would silently choose other days.
+        raise ArgumentError(
+            f"these are no days from first to last: {', '.join(str(day)[:20] for day in given)}",
+            code="argument.variants", todo="write them like 2026-01-15",
+        )  # fmt: skip
     ref = head(lake, table or log_table_of(lake, model, alias))
     days = _days(lake, ref, since, until)
     figures = _Figures(lake, ref, days, model, alias, confidence)
@@ -183,7 +192,8 @@ class _Figures:
                 why=f"it has no column {', '.join(missing)}",
                 todo="name the table that a server writes its predictions to",
             )
-        kind = schema.field("prediction").type
+        self._predicted = "prediction" in schema.names  # else only requests that failed are in it so far
+        kind = schema.field("prediction").type if self._predicted else pa.float64()
         self._classes = not pa.types.is_floating(kind)
         self._number = "TRY_CAST(prediction AS DOUBLE)" if not pa.types.is_string(kind) else "NULL::DOUBLE"
 
@@ -197,7 +207,8 @@ class _Figures:
             read_errors(f"cannot read {self._ref}"),
         ):
             box.register("everything", read.arrow_dataset(self._lake, self._ref, list(self._days)))
-            box.execute(f"CREATE VIEW logged AS SELECT * FROM everything WHERE {self._where}")
+            none = "" if self._predicted else ", NULL::DOUBLE AS prediction"
+            box.execute(f"CREATE VIEW logged AS SELECT *{none} FROM everything WHERE {self._where}")
             counts = box.execute(
                 """
                 SELECT model_version, variant, count(*) FILTER (prediction_id = request_id) AS requests,

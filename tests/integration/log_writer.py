@@ -6,7 +6,6 @@ it is known when the process is killed.
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,14 +15,12 @@ from airflow_provider_xops.lake.lake import open_lake
 from airflow_provider_xops.serving.online import sessions
 from airflow_provider_xops.serving.online.prediction_log import PredictionLog
 from airflow_provider_xops.settings import LakeSettings
+from tests.processes import CONTEXT
 from tests.unit.serving.online.log_cases import ACTOR, Caller, model_version
 
-__all__ = ["CONTEXT", "Told", "start", "write"]
+__all__ = ["Told", "start", "write"]
 
 TIMEOUT_S = 120.0
-# The processes are forked from one that has imported everything and used nothing: they start at once.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.integration.log_writer"])
 
 
 @dataclass

@@ -222,7 +222,7 @@ def test_told_to_end_under_load_it_answers_everything(stack: Stack) -> None:
     body = json.dumps({"inputs": [[1, 2]]}).encode()
     slow: list[tuple[int, Any]] = []
     with stack.serve(
-        "serve-late", "serve-slow", options=["--drain-seconds", "3", "--threads", "2"]
+        "serve-late", "serve-slow", options=["--drain-seconds", "3", "--threads", "2", "--access-log"]
     ) as server:
 
         def ask() -> None:
@@ -245,9 +245,16 @@ def test_told_to_end_under_load_it_answers_everything(stack: Stack) -> None:
             result = running.result()
         thread.join(30)
         assert process.wait(30) == 0
+        told = server.process.log_path.read_text()
     assert slow == [(200, "close")]
     assert (result.failures, set(result.statuses), set(result.versions)) == (0, {200}, {"1"})
     assert result.requests > 0
+    # Every answer has its line, the last ones too.
+    lines = [json.loads(line) for line in told.splitlines() if line.startswith('{"time"')]
+    lines = [line for line in lines if line["route"] == "/models/{model}/invocations"]
+    assert len(lines) == result.requests + 1
+    assert {(line["status"], line["rows"]) for line in lines} == {(200, 1)}
+    assert len({line["prediction_id"] for line in lines}) == len(lines)
 
 
 def _until(condition: Any) -> None:
@@ -266,6 +273,9 @@ def _until(condition: Any) -> None:
         (["late", "early", "--version", "1"], "argument.version"),
         (["late", "early", "--log-table", "log"], "argument.prediction_log"),
         (["late", "--queue", "-1"], "argument.limit"),
+        (["late", "--max-bodies-mib", "1"], "argument.limit"),
+        (["late", "--max-body-mib", "nan"], "argument.limit"),
+        (["late", "--shutdown-seconds", "inf"], "argument.limit"),
         (["late", "--keys", "/nowhere/keys"], "argument.key_file"),
         (["late", "--tls-cert", "x"], "argument.certificate"),
         (["late", "--port", "TAKEN"], "argument.address"),

@@ -139,6 +139,7 @@ def shown(
         "loaded": [
             {
                 "version": each.version,
+                "created_at_ms": slot.identity[1],
                 "role": roles.get(slot.identity),
                 "session": each.session.record_id,
                 "loaded_at": each.loaded_at.isoformat(),

@@ -319,10 +319,9 @@ def _common_schema(schemas: Sequence[pa.Schema], known: pa.Schema | None) -> pa.
             kind = known.field(name).type
         kind = kind or _common_type(found[name], name)
         if pa.types.is_null(kind):
-            # Nothing has told its type yet; a column comes with the first value of it.
-            if name not in _TAKEN:
-                continue
-            kind = pa.float64()
+            # Nothing has told its type yet; a column comes with the first value of it. Also the prediction: a
+            # model of words whose first requests all failed must not find a column of numbers.
+            continue
         fields.append(pa.field(name, kind))
     return pa.schema(fields)
 

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from airflow_provider_xops import __version__
 from airflow_provider_xops.serving.online import metrics, protocol_v2
 from airflow_provider_xops.serving.online.answers import Answer, Refusal, encode, refuse
-from airflow_provider_xops.serving.online.limits import Workers
+from airflow_provider_xops.serving.online.limits import Bodies, Workers
 from airflow_provider_xops.serving.online.site import Served, Site
 
 __all__ = ["make_routes"]
@@ -26,7 +26,7 @@ LONGEST_WAIT = 120.0
 WAITING = 4
 
 
-def make_routes(site: Site, workers: Workers) -> FastAPI:
+def make_routes(site: Site, workers: Workers, bodies: Bodies) -> FastAPI:
     """The FastAPI application of a site."""
     # The pages of the documentation would load programs from another host: only the schema is served.
     app = FastAPI(
@@ -43,7 +43,7 @@ def make_routes(site: Site, workers: Workers) -> FastAPI:
     @app.get("/metrics", include_in_schema=False)
     async def figures() -> Response:
         body = await asyncio.get_running_loop().run_in_executor(telling, site.figures.text)
-        return Response(body + _of_workers(workers), media_type=metrics.CONTENT_TYPE)
+        return Response(body + _of_now(workers, bodies), media_type=metrics.CONTENT_TYPE)
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: Exception) -> Response:
@@ -51,7 +51,11 @@ def make_routes(site: Site, workers: Workers) -> FastAPI:
         what = {404: "there is nothing here", 405: "this cannot be done here"}.get(
             error.status_code, "refused"
         )
-        refusal = Refusal(error.status_code, "http.refused", what)
+        allowed = (error.headers or {}).get("Allow")
+        if allowed == "GET":
+            allowed = "GET, HEAD"
+        headers = {"Allow": allowed} if allowed else None
+        refusal = Refusal(error.status_code, "http.refused", what, headers=headers)
         return _response(refuse(refusal, "v2" if request.url.path.startswith("/v2") else "mlflow"))
 
     @app.exception_handler(Refusal)
@@ -174,7 +178,7 @@ def _describe_scoring(app: FastAPI) -> None:
         "400": {"description": "the rows do not fit the model; names columns, never values"},
         "401": {"description": "no known key"},
         "413": {"description": "too many bytes or rows"},
-        "429": {"description": "the queue is full"},
+        "429": {"description": "the queue is full, or too many bytes are in memory"},
         "503": {"description": "nothing is loaded, or no thread was free in time"},
         "504": {"description": "the model did not answer in time"},
     }
@@ -240,11 +244,12 @@ def _entry(served: Served, version: int, state: str, reason: str) -> dict[str, A
     return {"name": served.name, "version": str(version), "state": state, "reason": reason}
 
 
-def _of_workers(workers: Workers) -> bytes:
+def _of_now(workers: Workers, bodies: Bodies) -> bytes:
     lines = []
     for name, text, value in (
         ("xops_inflight_requests", "Worked on or waiting", workers.inflight),
         ("xops_stuck_requests", "Answered with 504, still held by the model", workers.stuck),
+        ("xops_body_bytes", "Bodies of requests in memory", bodies.bytes),
     ):
         lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", f"{name} {value}.0"]
     return ("\n".join(lines) + "\n").encode()

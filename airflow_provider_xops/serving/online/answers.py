@@ -13,7 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-__all__ = ["JSON", "Answer", "Protocol", "Refusal", "encode", "refuse"]
+from airflow_provider_xops.training.metrics import Predictions
+
+__all__ = ["JSON", "Answer", "Protocol", "Refusal", "encode", "labels_of", "refuse"]
 
 Protocol = Literal["mlflow", "v2"]
 Header = tuple[bytes, bytes]
@@ -65,7 +67,7 @@ class Answer:
     """A whole answer, and what the figures want to know of it.
 
     :param rows: how many rows were predicted. :param variant: the role of the version that answered.
-    :param failed: the model was asked and could not answer.
+    :param failed: the model was asked and could not answer, or not with finite numbers only.
     """
 
     status: int
@@ -85,6 +87,21 @@ def encode(content: Any) -> bytes:
     b'{"predictions":[1.5,null]}'
     """
     return orjson.dumps(content, default=_plain, option=_OPTIONS)
+
+
+def labels_of(said: Predictions) -> Any:
+    """The predicted classes as they are; predicted numbers as an array of numbers, where they can be one.
+
+    >>> labels_of(Predictions(labels=np.array([1, None], dtype=object)))
+    array([ 1., nan])
+    """
+    if said.classes is None and said.labels.dtype.kind == "O":
+        try:
+            return said.labels.astype(np.float64)
+        except (TypeError, ValueError):
+            # A model of another kind, which answers with text.
+            return said.labels
+    return said.labels
 
 
 def refuse(refusal: Refusal, protocol: Protocol) -> Answer:

@@ -15,6 +15,8 @@ through FastAPI's routes.
 ``GET /xops/status``, ``POST /xops/refresh``          admin      the plan, what is loaded, the last error
 ``GET /metrics``                                      open       Prometheus
 ====================================================  =========  =============================================
+
+Whatever answers GET answers HEAD, too: the same status and headers without the content.
 """
 
 from __future__ import annotations
@@ -27,9 +29,17 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from airflow_provider_xops.serving.online._routes import make_routes
+from airflow_provider_xops.serving.online.access_log import AccessLog
 from airflow_provider_xops.serving.online.answers import Answer, Protocol, Refusal, refuse
 from airflow_provider_xops.serving.online.auth import Scope
-from airflow_provider_xops.serving.online.limits import ClientGone, Workers, read_body, throw_away
+from airflow_provider_xops.serving.online.limits import (
+    Bodies,
+    ClientGone,
+    Held,
+    Workers,
+    read_body,
+    throw_away,
+)
 from airflow_provider_xops.serving.online.scoring import Ask
 from airflow_provider_xops.serving.online.site import Served, Site
 
@@ -51,21 +61,31 @@ _OPEN = frozenset({"/ping", "/health", "/version", "/v2/health/live", "/v2/healt
 _ADMIN = ("/xops/", "/v2/repository/")
 
 
-def make_app(site: Site, workers: Workers) -> Edge:
-    """The application over a site; its routes are FastAPI's, its scoring paths the edge's own."""
-    return Edge(site, workers, make_routes(site, workers))
+def make_app(site: Site, workers: Workers, access: AccessLog | None = None) -> Edge:
+    """The application over a site; its routes are FastAPI's, its scoring paths the edge's own.
+
+    :param access: notes each request; None: nobody does.
+    """
+    bodies = Bodies(site.limits.bodies_bytes)
+    return Edge(site, workers, make_routes(site, workers, bodies), bodies, access)
 
 
 class Edge:
     """The outermost layer: keys, limits, figures, and the short way for predictions.
 
     :param rest: what answers everything that does not ask for predictions.
+    :param bodies: counts the bytes of requests that are in memory.
+    :param access: notes each request; None: nobody does.
     """
 
-    def __init__(self, site: Site, workers: Workers, rest: ASGI) -> None:
+    def __init__(
+        self, site: Site, workers: Workers, rest: ASGI, bodies: Bodies, access: AccessLog | None = None
+    ) -> None:
         self._site = site
         self._workers = workers
         self._rest = rest
+        self._bodies = bodies
+        self._access = access
         self._key_header = site.key_header.lower().encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -100,7 +120,7 @@ class Edge:
     ) -> None:
         began = time.perf_counter()
         served: Served | None = None
-        whole = False
+        read = _Read(self._bodies.hold())
         try:
             headers = _Headers(scope["headers"], self._key_header)
             self._site.guard.check(scope["headers"], Scope.SCORING)
@@ -111,41 +131,61 @@ class Edge:
                 raise Refusal(415, "input.encoding", "send the body as it is, not compressed")
             if headers.binary:
                 raise Refusal(400, "input.binary", "binary tensors are not taken: send the data as JSON")
-            body = await read_body(receive, declared=headers.length, limits=self._site.limits)
-            whole = True
-            ask = Ask(
-                protocol,
-                body,
-                headers.content_type,
-                headers.key,
-                None if version is None else _number(version),
-            )
-            answer = await self._workers.run(lambda: served.scorer.answer(ask))
+            number = None if version is None else _number(version)
+            answer = await self._answer(receive, served, protocol, headers, number, read)
         except Refusal as refusal:
             answer = refuse(refusal, protocol)
         except ClientGone:
             return
         except Exception as error:
             answer = refuse(_unforeseen(error), protocol)
+        finally:
+            if not read.whole:
+                read.held.release()
         # Nobody knows where the next request would begin: after too large a body, or one that was only
         # announced.
-        unread = not whole and (
+        unread = not read.whole and (
             answer.status == 413 or (answer.status >= 400 and _announced(scope["headers"]))
         )
         await self._send(send, answer, receive if unread else None)
+        self._note(route, answer, time.perf_counter() - began, served.name if served is not None else "")
+
+    async def _answer(
+        self,
+        receive: Receive,
+        served: Served,
+        protocol: Protocol,
+        headers: _Headers,
+        version: int | None,
+        read: _Read,
+    ) -> Answer:
+        """The model's answer. When this returns, nothing here holds the body any more: a client that is slow
+        to take its answer must not keep what it sent in memory."""
+        body = await read_body(receive, declared=headers.length, limits=self._site.limits, held=read.held)
+        read.whole = True
+        ask = Ask(protocol, body, headers.content_type, headers.key, version)
+        return await self._workers.run(lambda: served.scorer.answer(ask), read.held.release)
+
+    def _note(self, route: str, answer: Answer, seconds: float, model: str = "") -> None:
         self._site.figures.request(
             route,
             answer.status,
-            time.perf_counter() - began,
-            model=served.name if served is not None else "",
+            seconds,
+            model=model,
             version=answer.version,
             variant=answer.variant,
             failed=answer.failed,
         )
+        if self._access is not None:
+            self._access.note(route, answer, seconds, model=model)
 
     async def _other(self, scope: Any, receive: Any, send: Any, path: str) -> None:
         began = time.perf_counter()
         status = 500
+        asked = scope
+        if scope["method"] == "HEAD":
+            # uvicorn, which knows how the request began, sends the head of this answer alone.
+            asked = {**scope, "method": "GET"}
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -157,7 +197,7 @@ class Edge:
 
         try:
             self._site.guard.check(scope["headers"], self._scope_of(path))
-            await self._rest(scope, receive, noted)
+            await self._rest(asked, receive, noted)
         except Refusal as refusal:
             answer = refuse(refusal, "v2" if path.startswith("/v2") else "mlflow")
             status = answer.status
@@ -165,8 +205,8 @@ class Edge:
         except Exception as error:
             # It has been answered with 500 on the way here; what is left is to tell of it, without its words.
             _unforeseen(error)
-        route = getattr(scope.get("route"), "path", "other")
-        self._site.figures.request(route, status, time.perf_counter() - began)
+        route = getattr(asked.get("route"), "path", "other")
+        self._note(route, Answer(status, b"", ()), time.perf_counter() - began)
 
     def _scope_of(self, path: str) -> Scope:
         if path in _OPEN:
@@ -203,6 +243,19 @@ class Edge:
         if unread is not None:
             await throw_away(unread, self._site.limits)
             await send({"type": "http.response.body", "body": b""})
+
+
+class _Read:
+    """How far a request's body has come.
+
+    :param held: its room in memory; the worker releases it once the body is whole.
+    """
+
+    __slots__ = ("held", "whole")
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self.whole = False
 
 
 class _Headers:

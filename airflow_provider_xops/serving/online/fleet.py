@@ -71,6 +71,8 @@ class Fleet:
         self._plan: ServingPlan | None = None
         self._arrangement = Arrangement()
         self._swaps = 0
+        # What is being loaded, and since when.
+        self._bringing: tuple[int, datetime] | None = None
         # The plan that could not be served when this was last logged.
         self._told = ""
         # For what requests need; for what is wanted and loaded; for one load at a time.
@@ -169,8 +171,24 @@ class Fleet:
         :returns: what was done; it raises nothing because of a version that cannot be loaded.
         """
         begun = time.perf_counter()
-        loaded = []
         swapped, unloaded = self._aim(plan)
+        return self._complete(plan, again, begun, swapped, unloaded)
+
+    def complete(self, plan: ServingPlan, *, again: bool = False) -> Applied:
+        """Load what is missing of the plan that was aimed at; nothing if another one is wanted by now.
+
+        For a thread that loads beside the one that looks (:meth:`aim`): with a plan from before a rollback it
+        must not bring back what was rolled back from.
+
+        :param again: try at once what failed before.
+        :returns: as :meth:`apply`.
+        """
+        return self._complete(plan, again, time.perf_counter(), False, [])
+
+    def _complete(
+        self, plan: ServingPlan, again: bool, begun: float, swapped: bool, unloaded: list[int]
+    ) -> Applied:
+        loaded = []
         with self._loading:
             waiting = [each for each in plan.wanted if each.role is VariantRole.STANDBY]
             for part in ([each for each in plan.wanted if each not in waiting], waiting):
@@ -217,8 +235,13 @@ class Fleet:
         return {
             "ready": self.ready, "whole": self.whole, "swaps": self._swaps,
             **shown(self._arrangement, self._plan, slots, leaving),
+            "loading": self._loading_now(),
             "failed": [each.to_json() for each in self.failures],
         }  # fmt: skip
+
+    def _loading_now(self) -> dict[str, Any] | None:
+        bringing = self._bringing
+        return None if bringing is None else {"version": bringing[0], "since": bringing[1].isoformat()}
 
     def _aim(self, plan: ServingPlan) -> tuple[bool, list[int]]:
         with self._state:
@@ -243,13 +266,22 @@ class Fleet:
             earlier = self._failures.get(key)
             if key in self._slots:
                 return False
-            if earlier is not None and not again and self._clock() < earlier.next_at:
+            wait = earlier.next_at - self._clock() if earlier is not None else timedelta()
+            # One that is longer than any was begun by a clock that has been set back since.
+            if not again and timedelta() < wait <= LONGEST_WAIT:
                 return False
         loaded, failure = None, None
+        with self._state:
+            self._bringing = (variant.version, self._clock())
         try:
             loaded = self._load(plan.model, variant)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # A panic of a library in Rust, or a model that ends the process, is no Exception.
             failure = self._failure(plan, variant, earlier, error)
+        finally:
+            self._bringing = None
         with self._state:
             wanted = self._plan is not None and key in {identity_of(each) for each in self._plan.wanted}
             if wanted and failure is not None:
@@ -270,7 +302,7 @@ class Fleet:
                     return
 
     def _failure(
-        self, plan: ServingPlan, variant: Variant, earlier: LoadFailure | None, error: Exception
+        self, plan: ServingPlan, variant: Variant, earlier: LoadFailure | None, error: BaseException
     ) -> LoadFailure:
         attempts = earlier.attempts + 1 if earlier else 1
         wait = min(FIRST_WAIT * 2 ** min(attempts - 1, 10), LONGEST_WAIT)

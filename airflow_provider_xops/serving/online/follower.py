@@ -13,7 +13,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -25,7 +25,7 @@ from airflow_provider_xops.records import TrafficSplit
 from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.ledger_state import LedgerState
 from airflow_provider_xops.registry.loading import get_model
-from airflow_provider_xops.serving.online.fleet import Applied, Fleet
+from airflow_provider_xops.serving.online.fleet import Applied, Fleet, LoadFailure
 from airflow_provider_xops.serving.plan import ServingPlan, pinned_plan, plan_of
 from airflow_provider_xops.serving.traffic import last_split
 
@@ -117,6 +117,7 @@ class Follower:
         self._clock = clock
         self._on_event = on_event
         self._lake: Lake | None = None
+        self._lake_id: str | None = None
         self._split: TrafficSplit | None = None
         self._last_entry = 0
         self._pinned: ServingPlan | None = None
@@ -188,14 +189,19 @@ class Follower:
                 if self._stopping:
                     return
                 asked, again = self._asked, self._asked > self._done
-            plan = self._observe()
             work = None
-            if plan is not None and not self.fleet.serves(plan):
-                # At once, whatever is being loaded.
-                if self.fleet.aim(plan):
-                    self._tell(EventKind.SWAPPED)
-                if not self.fleet.serves(plan):
-                    work = _Work(plan, again, asked)
+            try:
+                plan = self._observe()
+                if plan is not None and not self.fleet.serves(plan):
+                    # At once, whatever is being loaded.
+                    if self.fleet.aim(plan):
+                        self._tell(EventKind.SWAPPED)
+                    if not self.fleet.serves(plan):
+                        work = _Work(plan, again, asked)
+            except BaseException as error:
+                # Also a panic of a library in Rust: without this thread an old plan would be served for ever.
+                self._lake = None
+                self._failed(error)
             with self._change:
                 self._work = work
                 if work is None:
@@ -215,7 +221,11 @@ class Follower:
                     return
                 work, self._work = self._work, None
                 assert work is not None
-            self._apply(work.plan, work.again)
+            try:
+                # Not aimed at again: a rollback may have been seen since.
+                self._report(self.fleet.failures, self.fleet.complete(work.plan, again=work.again))
+            except BaseException as error:
+                self._failed(error)
             with self._change:
                 self._done = max(self._done, work.asked)
                 self._change.notify_all()
@@ -240,12 +250,15 @@ class Follower:
     def _apply(self, plan: ServingPlan, again: bool) -> Applied:
         known = self.fleet.failures
         applied = self.fleet.apply(plan, again=again)
+        self._report(known, applied)
+        return applied
+
+    def _report(self, known: Sequence[LoadFailure], applied: Applied) -> None:
         if applied.swapped:
             self._tell(EventKind.SWAPPED, applied)
         for failure in applied.failed:
             if failure not in known:
                 self._tell(EventKind.LOAD_FAILED, applied, failure.code)
-        return applied
 
     def _read(self) -> ServingPlan:
         if self._pinned is not None:
@@ -254,12 +267,19 @@ class Follower:
         if self.version is not None:
             self._pinned = pinned_plan(get_model(lake, self.model, self.version), alias=self.alias)
             return self._pinned
+        if self._lake_id not in (None, lake.lake_id):
+            raise LakeError(
+                f"another lake is at {lake.uri} than before", code="lake.other_uuid",
+                why=f"it was {self._lake_id}, now it is {lake.lake_id}",
+                todo="mount the one that was there, or start the server again to follow this one",
+            )  # fmt: skip
+        self._lake_id = lake.lake_id
         state = ledger.state(lake, self.model, self.alias)
-        self._check(lake, state)
+        self._check(state)
         self._split = last_split(lake, self.model, self.alias, known=self._split)
         return plan_of(state, self._split)
 
-    def _check(self, lake: Lake, state: LedgerState) -> None:
+    def _check(self, state: LedgerState) -> None:
         """A ledger only grows: one that has shrunk is a lake that is not there, no reason to stop serving."""
         last = state.head.sequence if state.head else 0
         if last < self._last_entry:
@@ -270,7 +290,7 @@ class Follower:
             )  # fmt: skip
         self._last_entry = last
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         self._looks += 1
         self._failures += 1
         self._failing += 1

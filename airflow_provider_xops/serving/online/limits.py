@@ -1,8 +1,9 @@
 """Bounds on what one client, or all of them, can make the server do.
 
 For the edge. :class:`Limits` are the figures; :func:`read_body` takes no more bytes than allowed, however
-they come; :class:`Workers` runs a bounded number of requests at a time, lets a bounded number wait, refuses
-the rest at once, and stops waiting for one that takes too long.
+they come, and :class:`Bodies` no more of all requests together; :class:`Workers` runs a bounded number of
+requests at a time, lets a bounded number wait, refuses the rest at once, and stops waiting for one that takes
+too long.
 
 What it does not do: a thread of Python cannot be killed. A request that is answered with 504 goes on in its
 thread, and its place stays taken until it ends. A model that hangs takes its places away for good; the gauge
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -24,7 +26,7 @@ from typing import Any, Generic, TypeVar
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.serving.online.answers import Refusal
 
-__all__ = ["ClientGone", "Limits", "Workers", "read_body", "throw_away"]
+__all__ = ["Bodies", "ClientGone", "Held", "Limits", "Workers", "read_body", "throw_away"]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 MIB = 1024 * 1024
 # What is still coming of a refused request is read for so long, and then no more.
 LINGER_S = 5.0
+BODIES_BYTES = 256 * MIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,9 @@ class Limits:
     """The bounds of one server.
 
     :param body_bytes: of one request. :param rows: of one request.
+    :param bodies_bytes: of all requests together, from the arrival of a body's first bytes until its
+        prediction has ended; default: 256 MiB, or four of the largest bodies where that is more. A request
+        whose bytes would be too many is answered with 429.
     :param threads: requests that are worked on at a time; default: the processors, at most 4.
     :param queue: requests that may wait for a thread; one more is answered with 429.
     :param request_seconds: from the whole request to its answer; then 503 if it still waited, else 504.
@@ -55,6 +61,7 @@ class Limits:
     """
 
     body_bytes: int = 8 * MIB
+    bodies_bytes: int = 0
     rows: int = 10_000
     threads: int = 0
     queue: int = 64
@@ -70,13 +77,16 @@ class Limits:
     def __post_init__(self) -> None:
         if self.threads == 0:
             object.__setattr__(self, "threads", min(4, len(os.sched_getaffinity(0))))
-        least = {"queue": 0, "drain_seconds": 0}
+        if self.bodies_bytes == 0:
+            object.__setattr__(self, "bodies_bytes", max(BODIES_BYTES, 4 * self.body_bytes))
+        least = {"queue": 0, "drain_seconds": 0, "bodies_bytes": self.body_bytes}
         for name, value in vars(self).items():
-            if value < least.get(name, 1 if isinstance(value, int) else 0.01):
+            lowest = least.get(name, 1 if isinstance(value, int) else 0.01)
+            if not lowest <= value < math.inf:
                 raise ArgumentError(
-                    f"the limit {name.replace('_', ' ')} is too small",
+                    f"the limit {name.replace('_', ' ')} is too small, or no finite number",
                     code="argument.limit",
-                    todo=f"leave it out for {getattr(type(self), name)}",
+                    todo=f"give at least {lowest:g}, or leave it out",
                 )
 
 
@@ -84,19 +94,81 @@ class ClientGone(Exception):
     """The client closed its connection before its request was whole."""
 
 
-async def read_body(receive: Receive, *, declared: int | None, limits: Limits) -> bytes:
+class Bodies:
+    """How many bytes of requests' bodies are in memory, of all connections together.
+
+    :param most: at a time.
+
+    All methods, and those of :class:`Held`, are called in the event loop's thread.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.bytes = 0
+
+    def hold(self) -> Held:
+        """Room for one request's body; it grows as the bytes come."""
+        return Held(self)
+
+
+class Held:
+    """One request's part of what is held."""
+
+    __slots__ = ("_bodies", "_bytes")
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
+        self._bytes = 0
+
+    def expect(self, size: int) -> None:
+        """See whether there is room for so many bytes now; none of it is taken.
+
+        A client that announces much and sends nothing must not keep others from being answered.
+
+        :raises Refusal: 429.
+        """
+        if self._bodies.bytes + size > self._bodies.most:
+            raise Refusal(
+                429,
+                "limit.bodies",
+                "the server is busy: it holds as many bytes of requests as it may; try again later",
+                headers={"Retry-After": "1"},
+            )
+
+    def take(self, size: int) -> None:
+        """Room for bytes that have come.
+
+        :raises Refusal: 429.
+        """
+        self.expect(size)
+        self._bytes += size
+        self._bodies.bytes += size
+
+    def release(self) -> None:
+        """The bytes are not in memory any more; a second time does nothing."""
+        self._bodies.bytes -= self._bytes
+        self._bytes = 0
+
+
+async def read_body(receive: Receive, *, declared: int | None, limits: Limits, held: Held) -> bytes:
     """The body of a request, whatever way it is sent.
 
     :param declared: what ``Content-Length`` says; None: nothing.
-    :raises Refusal: 413 as soon as there are too many bytes, 408 when they come too slowly.
+    :param held: takes room for what comes; the caller releases it when the body is gone.
+    :raises Refusal: 413 as soon as there are too many bytes, 429 when there is no room for them, 408 when
+        they come too slowly.
     :raises ClientGone: the connection is closed.
     """
-    if declared is not None and declared > limits.body_bytes:
-        raise _too_large(limits)
+    if declared is not None:
+        if declared > limits.body_bytes:
+            raise _too_large(limits)
+        held.expect(declared)
     message = await _next(receive, limits)
     body = message.get("body", b"")
-    if not message.get("more_body", False) and len(body) <= limits.body_bytes:
-        return bytes(body)
+    if len(body) <= limits.body_bytes:
+        held.take(len(body))
+        if not message.get("more_body", False):
+            return bytes(body)
     chunks, size = [body], len(body)
     try:
         async with asyncio.timeout(limits.body_seconds):
@@ -104,8 +176,10 @@ async def read_body(receive: Receive, *, declared: int | None, limits: Limits) -
                 if size > limits.body_bytes:
                     break
                 message = await _next(receive, limits)
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
+                chunk = message.get("body", b"")
+                held.take(len(chunk))
+                chunks.append(chunk)
+                size += len(chunk)
     except TimeoutError:
         raise _too_slow(limits) from None
     if size > limits.body_bytes:
@@ -140,13 +214,17 @@ class Workers:
             limits.threads, thread_name_prefix="xops-predict", initializer=prepare
         )
 
-    def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
+    def run(self, work: Callable[[], T], ended: Callable[[], None] | None = None) -> asyncio.Future[T]:
         """The result of ``work``, done in one of the threads.
 
+        :param ended: called when the thread has let go of the work, which may be long after the future's end;
+            at once where the work is refused.
         :raises Refusal: 429 at once when the queue is full. The future raises 503 when no thread was free
             within ``request_seconds``, 504 when the work was begun and has not ended.
         """
         if self.inflight >= self.limits.threads + self.limits.queue:
+            if ended is not None:
+                ended()
             raise Refusal(
                 429,
                 "limit.concurrency",
@@ -155,7 +233,7 @@ class Workers:
             )
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        job = _Job(self, work, future, loop)
+        job = _Job(self, work, ended, future, loop)
         self.inflight += 1
         job.timer = loop.call_later(self.limits.request_seconds, job.expire)
         self._pool.submit(job.run)
@@ -170,18 +248,20 @@ class Workers:
 class _Job(Generic[T]):
     """One request's work, from the queue to its end."""
 
-    __slots__ = ("_begun", "_future", "_lock", "_loop", "_work", "_workers", "expired", "timer")
+    __slots__ = ("_begun", "_ended", "_future", "_lock", "_loop", "_work", "_workers", "expired", "timer")
 
     def __init__(
         self,
         workers: Workers,
         work: Callable[[], T],
+        ended: Callable[[], None] | None,
         future: asyncio.Future[T],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._workers = workers
-        self._work = work
-        self._future = future
+        self._work: Callable[[], T] | None = work
+        self._ended = ended
+        self._future: asyncio.Future[T] | None = future
         self._loop = loop
         self._lock = threading.Lock()
         self._begun = False
@@ -192,11 +272,12 @@ class _Job(Generic[T]):
         """In the worker's thread."""
         with self._lock:
             # Nobody waits any more (too late, or the client has gone): the place is free at once.
-            if self.expired or self._future.cancelled():
+            if self.expired or self._future is None or self._future.cancelled():
                 self._loop.call_soon_threadsafe(self._end, None, None)
                 return
             self._begun = True
         try:
+            assert self._work is not None
             result = self._work()
         except Exception as error:
             self._tell(None, error)
@@ -209,7 +290,8 @@ class _Job(Generic[T]):
     def expire(self) -> None:
         """In the loop's thread, when the time is over."""
         with self._lock:
-            if self._future.done():
+            future = self._future
+            if future is None or future.done():
                 return
             self.expired = True
             begun = self._begun
@@ -220,7 +302,7 @@ class _Job(Generic[T]):
             refusal = Refusal(
                 503, "limit.time", "no thread was free in time; try again later", headers={"Retry-After": "1"}
             )
-        self._future.set_exception(refusal)
+        future.set_exception(refusal)
 
     def _tell(self, result: T | None, error: BaseException | None) -> None:
         try:
@@ -230,16 +312,21 @@ class _Job(Generic[T]):
 
     def _end(self, result: Any, error: BaseException | None) -> None:
         self._workers.inflight -= 1
+        # With it goes the body. An error has frames that lead here: with the future it would be a cycle, and
+        # keep the body until Python's collector comes by.
+        future, self._future, self._work = self._future, None, None
+        if self._ended is not None:
+            self._ended()
         if self.timer is not None:
             self.timer.cancel()
         if self.expired and self._begun:
             self._workers.stuck -= 1
-        if self._future.done():
+        if future is None or future.done():
             return
         if error is not None:
-            self._future.set_exception(error)
+            future.set_exception(error)
         else:
-            self._future.set_result(result)
+            future.set_result(result)
 
 
 async def _next(receive: Receive, limits: Limits) -> MutableMapping[str, Any]:

@@ -9,15 +9,20 @@ key or a column a client sent, so that no client can make the number of series g
 ``xops_request_seconds``                   histogram  route, model, version, variant; answers without error
 ``xops_predict_seconds``                   histogram  model, version, variant: the model's own time
 ``xops_rows_total``                        counter    model, version, variant
+``xops_rows_not_finite_total``             counter    model, version, variant: predicted as NaN or infinite
 ``xops_inflight_requests``                 gauge      worked on or waiting
 ``xops_stuck_requests``                    gauge      answered with 504, still held by the model
+``xops_body_bytes``                        gauge      bodies of requests in memory
 ``xops_ready``                             gauge      model: 1 when it is loaded and serving
+``xops_plan_served``                       gauge      model: 1 when what the lake says is served whole; 0:
+                                                      a version is loading or cannot be loaded
 ``xops_version_loaded``                    gauge      model, version, role: share of the requests
 ``xops_swaps_total``                       counter    model: exchanges of what answers
 ``xops_polls_total``                       counter    model, outcome: looks at the lake, read or failed
 ``xops_follower_age_seconds``              gauge      model: since the lake was last read with success
 ``xops_log_queued_rows``                   gauge      model
-``xops_log_rows_total``                    counter    model, state: written, dropped
+``xops_log_rows_total``                    counter    model, state: written, dropped,
+                                                      without_inputs (of those written)
 ``xops_shadow_total``                      counter    model, version, state: rows asked, compared, agreed;
                                                       requests_dropped, requests_failed
 ``xops_shadow_difference``                 gauge      model, version: mean distance of the scores
@@ -64,6 +69,9 @@ class Figures:
             "xops_predict_seconds", "What the model took", _PART, buckets=BUCKETS, registry=self.registry
         )
         self._rows = Counter("xops_rows", "Rows predicted", _PART, registry=self.registry)
+        self._not_finite = Counter(
+            "xops_rows_not_finite", "Rows predicted as NaN or infinite", _PART, registry=self.registry
+        )
         # A labelled child is looked up under a lock and by text: a request does that once.
         self._children: dict[Any, Any] = {}
         self._versions: dict[tuple[str, str], _VersionFigures] = {}
@@ -85,7 +93,8 @@ class Figures:
     ) -> None:
         """One answered request.
 
-        :param failed: the model could not answer, whatever the status says of whose affair that is.
+        :param failed: the model could not answer, or not with a number, whatever the status says of whose
+            affair that is.
         """
         key = (route, status, model, version, variant)
         found = self._children.get(key)
@@ -104,8 +113,9 @@ class Figures:
 
     def by_version(self, model: str) -> dict[str, dict[str, Any]]:
         """By version, since the server began: ``requests``, ``errors`` (the model or the server could not
-        answer), ``refused`` (what was sent does not fit the version, or is too much), and how many answers
-        took at most so many seconds (``within_seconds``, cumulative, the last key ``inf``).
+        answer, or a prediction is no finite number), ``refused`` (what was sent does not fit the version, or
+        is too much), and how many answers took at most so many seconds (``within_seconds``, cumulative, the
+        last key ``inf``).
         """
         return {
             version: figures.to_json()
@@ -113,14 +123,23 @@ class Figures:
             if name == model
         }
 
-    def predicted(self, model: str, version: str, variant: str, rows: int, seconds: float) -> None:
-        """One call of a model."""
+    def predicted(
+        self, model: str, version: str, variant: str, rows: int, seconds: float, *, not_finite: int = 0
+    ) -> None:
+        """One call of a model.
+
+        :param not_finite: rows of them with a number that is NaN or infinite.
+        """
         key = (model, version, variant)
         found = self._children.get(key)
         if found is None:
-            found = self._children[key] = (self._predict.labels(*key), self._rows.labels(*key))
+            found = self._children[key] = (
+                self._predict.labels(*key), self._rows.labels(*key), self._not_finite.labels(*key),
+            )  # fmt: skip
         found[0].observe(seconds)
         found[1].inc(rows)
+        if not_finite:
+            found[2].inc(not_finite)
 
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""

@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,8 @@ class ModelFiles:
     """Model files below one folder, one folder a digest; the least recently used beyond ``keep`` are removed.
 
     :param folder: where they are kept, made if it is not there, for this user alone; None: nowhere, and each
-        load brings them anew. Any number of server processes may share it.
+        load brings them anew. Any number of server processes may share it. One that others may write to costs
+        a copy of the files at each load.
     :param keep: how many models' files stay, 2 or more (what serves, and where a rollback would go).
     :raises ArgumentError: ``argument.keep``.
 
@@ -68,7 +70,17 @@ class ModelFiles:
             with tempfile.TemporaryDirectory(prefix="xops-model-") as folder:
                 yield _fetched(client, record, Path(folder))
             return
-        yield self._kept(record.artifact_digest) or self._bring(client, record)
+        path = self._kept(record.artifact_digest) or self._bring(client, record)
+        if _is_private(self._folder):
+            yield path
+            return
+        # Somebody else could exchange them between the proof and the use: what is used is a proved copy.
+        with tempfile.TemporaryDirectory(prefix="xops-model-") as folder:
+            copy = Path(shutil.copytree(path, Path(folder) / "model"))
+            digest = artifact_digest(copy)
+            if digest != record.artifact_digest:
+                raise other_files(record, digest)
+            yield copy
 
     def _kept(self, digest: str) -> Path | None:
         """The files of a digest, if they are here and are still those."""
@@ -76,7 +88,8 @@ class ModelFiles:
         path = self._folder / digest
         if not _DIGEST.fullmatch(digest) or not path.is_dir():
             return None
-        with contextlib.suppress(ModelError, OSError):
+        # A disk that cannot be read just now is no reason to throw away what MLflow may not give just now.
+        with contextlib.suppress(ModelError, FileNotFoundError, PermissionError):
             if artifact_digest(path) == digest:
                 with contextlib.suppress(OSError):
                     os.utime(path)
@@ -113,7 +126,11 @@ class ModelFiles:
         A process that reads it at this moment brings it anew.
         """
         assert self._folder is not None
-        there = {each: each.stat().st_mtime_ns for each in self._folder.iterdir()}
+        there: dict[Path, int] = {}
+        for each in self._folder.iterdir():
+            # Another process may be tidying too.
+            with contextlib.suppress(OSError):
+                there[each] = each.stat().st_mtime_ns
         kept = sorted((path for path in there if _DIGEST.fullmatch(path.name)), key=lambda path: -there[path])
         for path in kept[self._keep :]:
             self._remove(path)
@@ -129,6 +146,12 @@ class ModelFiles:
             with contextlib.suppress(OSError):
                 path.rename(away / "removed")
             shutil.rmtree(away, ignore_errors=True)
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether nobody but this user can put anything into a folder."""
+    found = folder.stat()
+    return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _fetched(client: RegistryClient, record: ModelVersion, into: Path) -> Path:

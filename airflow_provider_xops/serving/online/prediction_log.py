@@ -14,6 +14,8 @@ How much can be lost, and nothing more:
 * a lake that does not answer: the queue fills up to ``max_rows``; then rows are dropped and counted
   (``overflow="drop"``), or requests refused before they are predicted (``overflow="refuse"``, by
   :meth:`PredictionLog.has_room`). What is queued is written when the lake answers again.
+* a table that refuses rows, because a column has another type in it: input columns are left out and the
+  predictions written (``without_inputs``); predictions of another type are dropped and counted.
 
 A flush is written once: its batch id is of this log and its number, so a flush whose answer was lost is found
 in the table and not written again, whatever has been committed or compacted meanwhile.
@@ -74,6 +76,7 @@ class LogStats:
     :param flushes: commits made. :param failed_flushes: tries that failed.
     :param oldest_seconds: how long the oldest queued row has waited; None: none waits.
     :param last_error: what the newest try failed with (code and sentence, no data); None: it did not fail.
+    :param without_inputs: of those written, how many without their input columns, which the table refused.
     """
 
     queued: int
@@ -83,6 +86,7 @@ class LogStats:
     failed_flushes: int
     oldest_seconds: float | None
     last_error: str | None
+    without_inputs: int = 0
 
 
 class PredictionLog:
@@ -135,7 +139,7 @@ class PredictionLog:
         self._waiting: deque[LoggedBatch] = deque()
         self._under_way: tuple[LoggedBatch, ...] = ()
         self._waiting_rows = self._queued = 0
-        self._written = self._dropped = self._flushes = self._failed = 0
+        self._written = self._dropped = self._flushes = self._failed = self._without_inputs = 0
         self._last_error: str | None = None
         self._number = 0
         self._closing = self._hurry = self._given_up = False
@@ -186,6 +190,7 @@ class PredictionLog:
                 failed_flushes=self._failed,
                 oldest_seconds=None if oldest is None else (self._clock() - oldest).total_seconds(),
                 last_error=self._last_error,
+                without_inputs=self._without_inputs,
             )
 
     def flush(self, timeout: float) -> bool:
@@ -222,6 +227,8 @@ class PredictionLog:
     def _run(self) -> None:
         while batches := self._next():
             self._write(batches)
+            # Else its rows would stay in memory until the next ones come.
+            del batches
 
     def _next(self) -> tuple[LoggedBatch, ...]:
         """What is to be written next, when it is due; nothing at the end."""
@@ -255,8 +262,8 @@ class PredictionLog:
                 return self._refused(batches)
             except XOpsError as error:
                 self._note(error.code, error.what)
-            except Exception as error:
-                # Its text may quote values of a row.
+            except BaseException as error:
+                # Also a panic of a library in Rust, which is no Exception. Its text may quote a row's values.
                 unforeseen += 1
                 self._note("log.unforeseen", f"{type(error).__name__} while a flush was written")
                 if unforeseen >= UNFORESEEN_TRIES:
@@ -301,8 +308,23 @@ class PredictionLog:
         if len(by_session) > 1:
             for several in by_session.values():
                 self._write(tuple(several))
+        elif any(batch.columns is not None for batch in batches):
+            # What was predicted is worth more than what it was made of.
+            bare = tuple(replace(batch, columns=None) for batch in batches)
+            written = self._written
+            self._write(bare)
+            if self._written > written:
+                self._note_bare(self._written - written)
         else:
             self._settle(batches, written=False)
+
+    def _note_bare(self, rows: int) -> None:
+        with self._changed:
+            self._without_inputs += rows
+        log.error(
+            "The prediction log of %s wrote %d rows without their inputs, which %s refused.",
+            self.server, rows, self.table,
+        )  # fmt: skip
 
     def _settle(self, batches: tuple[LoggedBatch, ...], *, written: bool) -> None:
         rows = sum(batch.logged_rows for batch in batches)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import gc
 import ipaddress
 import logging
 import os
@@ -28,6 +30,7 @@ from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import Actor, Variant
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.serving.online._connections import bounded_protocol
+from airflow_provider_xops.serving.online.access_log import AccessLog
 from airflow_provider_xops.serving.online.app import make_app
 from airflow_provider_xops.serving.online.auth import Guard
 from airflow_provider_xops.serving.online.fleet import Fleet
@@ -47,6 +50,7 @@ __all__ = ["Logging", "Target", "listen", "make_site", "run"]
 log = logging.getLogger(__name__)
 
 KEYS_READ_EVERY_S = 5
+ACCESS_LOG_ENDS_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,7 @@ def make_site(
     extra: Extra = "refuse",
     cache: Path | None = None,
     key_header: str = "X-Request-Key",
+    own_process: bool = False,
     clock: Callable[[], datetime],
     actor: Actor,
 ) -> Site:
@@ -99,6 +104,8 @@ def make_site(
     :param interval: seconds between looks at the lake.
     :param extra: what happens with columns that are not the model's.
     :param cache: folder for model files, by which a server starts while MLflow is down; None: none.
+    :param own_process: nothing else runs in this process: before the first model is loaded, everything there
+        is so far is kept out of Python's collector of cycles, for good.
     :raises ArgumentError: ``argument.served``, ``argument.prediction_log``.
     """
     names = [each.model for each in targets]
@@ -111,13 +118,14 @@ def make_site(
     figures = Figures()
     # One for all: each keeps as many versions as it may need, and forgets the least recently used.
     files = ModelFiles(cache, keep=KEEP * len(targets))
+    settle = functools.cache(_spare_the_collector if own_process else bool)
     serving = []
     for target, table in zip(targets, tables, strict=True):
         loader = Loader(
             lake_factory=lake_factory, client=client, server=server, alias=target.alias, clock=clock,
             actor=actor, log_table=table, files=files,
         )  # fmt: skip
-        fleet = Fleet(_with_imports(loader), clock=clock)
+        fleet = Fleet(_with_imports(loader, settle), clock=clock)
         follower = Follower(
             lake_factory, target.model, target.alias, fleet, version=target.version, interval=interval,
             clock=clock,
@@ -188,21 +196,25 @@ def run(
     *,
     model_threads: int = 1,
     certificate: tuple[Path, Path] | None = None,
+    access: AccessLog | None = None,
 ) -> int:
     """Serve until told to end.
 
     :param model_threads: threads that one prediction may use inside the model's own libraries.
     :param certificate: files of a TLS certificate and its key; None: plain HTTP.
+    :param access: notes each request, and is closed at the end; None: nobody does.
     :returns: 0, or 1 when something was lost: rows of the log that the lake did not take in time, a request
         that a model never ended.
     """
     limits = site.limits
     workers = Workers(limits, prepare=lambda: _limit_threads(model_threads))
-    server = _Server(_config(site, workers, certificate), site)
+    server = _Server(_config(site, workers, certificate, access), site)
     site.start()
     server.run(sockets=[listening])
     whole = workers.close()
     lost = site.stop(limits.shutdown_seconds)
+    if access is not None:
+        access.close(ACCESS_LOG_ENDS_S)
     if not whole:
         log.error("%d request(s) did not end in time.", workers.inflight)
     log.info("Ended; %d rows of the prediction log were not written.", lost)
@@ -242,7 +254,12 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _config(site: Site, workers: Workers, certificate: tuple[Path, Path] | None) -> uvicorn.Config:
+def _config(
+    site: Site,
+    workers: Workers,
+    certificate: tuple[Path, Path] | None,
+    access: AccessLog | None = None,
+) -> uvicorn.Config:
     async def look_at_keys() -> None:
         site.guard.refresh()
 
@@ -250,7 +267,7 @@ def _config(site: Site, workers: Workers, certificate: tuple[Path, Path] | None)
         {} if certificate is None else dict(zip(("ssl_certfile", "ssl_keyfile"), certificate, strict=True))
     )
     config = uvicorn.Config(
-        make_app(site, workers),
+        make_app(site, workers, access),
         http=bounded_protocol(site.limits),
         ws="none",
         lifespan="off",
@@ -275,14 +292,25 @@ def _config(site: Site, workers: Workers, certificate: tuple[Path, Path] | None)
     return config
 
 
-def _with_imports(loader: Loader) -> Callable[[str, Variant], LoadedModel]:
+def _with_imports(loader: Loader, settle: Callable[[], object]) -> Callable[[str, Variant], LoadedModel]:
     """Loading that has first imported all it will need: a swap under load must not do that."""
 
     def load(model: str, variant: Variant, /) -> LoadedModel:
         loader.prepare()
+        settle()
         return loader(model, variant)
 
     return load
+
+
+def _spare_the_collector() -> None:
+    """Keep what is there now out of Python's collector of cycles.
+
+    The libraries are some hundred thousand objects that stay to the end. Reading a model makes so many more
+    that the collector goes through all of them, and no request is answered in that tenth of a second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _limit_threads(count: int) -> None:

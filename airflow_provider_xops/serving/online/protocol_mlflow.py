@@ -2,7 +2,8 @@
 
 JSON with one of ``dataframe_split``, ``dataframe_records``, ``instances``, ``inputs``; or CSV with a header.
 Answers ``{"predictions": [...]}``, one class or number a row. Beside MLflow's own, ``"params":
-{"probabilities": true}`` adds the probability of each class, in the order of ``classes``.
+{"probabilities": true}`` adds the probability of each class, in the order of ``classes``. A number that is
+NaN or infinite is answered as ``null``, where MLflow's own server writes ``NaN``, which is not JSON.
 """
 
 from __future__ import annotations

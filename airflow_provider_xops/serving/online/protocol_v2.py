@@ -4,7 +4,7 @@ A request names tensors: one for each feature, of shape ``[rows]`` or ``[rows, 1
 ``[rows, features]`` in the order of the features. Data are row-major, flat or nested. ``null`` in a floating
 or text tensor is a missing value. The answer has the tensors ``predictions`` and, of a classifier,
 ``probabilities`` (one column a class, the classes in its parameter ``classes``); ``outputs`` in the request
-chooses among them.
+chooses among them. A number that is NaN or infinite is ``null`` there, too.
 
 What it does not do: the binary tensor extension, shared memory, and gRPC.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from airflow_provider_xops.serving.online.answers import Refusal
+from airflow_provider_xops.serving.online.answers import Refusal, labels_of
 from airflow_provider_xops.serving.online.inputs import Columns, Inputs, Reader
 from airflow_provider_xops.serving.online.protocol_mlflow import json_object
 from airflow_provider_xops.serving.online.variants import FeatureKind as Kind
@@ -117,7 +117,7 @@ def answer(
         raise Refusal(400, "input.outputs", "this model gives no probabilities")
     outputs = []
     if not wanted or PREDICTIONS in wanted:
-        outputs.append(_tensor(PREDICTIONS, said.labels))
+        outputs.append(_tensor(PREDICTIONS, labels_of(said)))
     if said.probabilities is not None and (not wanted or PROBABILITIES in wanted):
         made = _tensor(PROBABILITIES, said.probabilities)
         outputs.append({**made, "parameters": {"classes": said.classes}})

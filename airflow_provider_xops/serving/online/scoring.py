@@ -16,9 +16,11 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from airflow_provider_xops.errors import ModelError, NotFoundError, UnavailableError
 from airflow_provider_xops.serving.online import protocol_mlflow, protocol_v2
-from airflow_provider_xops.serving.online.answers import JSON, Answer, Protocol, Refusal, encode
+from airflow_provider_xops.serving.online.answers import JSON, Answer, Protocol, Refusal, encode, labels_of
 from airflow_provider_xops.serving.online.fleet import Fleet, Lease
 from airflow_provider_xops.serving.online.inputs import Columns, Extra, Inputs, Reader
 from airflow_provider_xops.serving.online.metrics import Figures
@@ -101,21 +103,21 @@ class Scorer:
 
     def _v2(self, ask: Ask, question: protocol_v2.Question, lease: Lease) -> Answer:
         inputs = protocol_v2.read(question, self._reader(lease.loaded))
-        said, seconds = self._predict(ask, lease, inputs)
+        said, seconds, finite = self._predict(ask, lease, inputs)
         number = lease.loaded.ids.take(inputs.rows)
         first = lease.loaded.ids.text(number)
         content = protocol_v2.answer(
             question, said, model=self.name, version=lease.loaded.version, prediction_id=first
         )
-        return self._finish(ask, lease, inputs, said, number, first, seconds, encode(content))
+        return self._finish(ask, lease, inputs, said, number, first, seconds, encode(content), finite)
 
     def _mlflow(self, ask: Ask, question: protocol_mlflow.Question, lease: Lease) -> Answer:
         inputs = protocol_mlflow.read(question, self._reader(lease.loaded))
-        said, seconds = self._predict(ask, lease, inputs)
+        said, seconds, finite = self._predict(ask, lease, inputs)
         number = lease.loaded.ids.take(inputs.rows)
         first = lease.loaded.ids.text(number)
         body = encode(protocol_mlflow.answer(question, said))
-        return self._finish(ask, lease, inputs, said, number, first, seconds, body)
+        return self._finish(ask, lease, inputs, said, number, first, seconds, body, finite)
 
     def _lease(self, ask: Ask) -> Lease:
         try:
@@ -140,7 +142,8 @@ class Scorer:
             )
         return reader
 
-    def _predict(self, ask: Ask, lease: Lease, inputs: Inputs) -> tuple[Predictions, float]:
+    def _predict(self, ask: Ask, lease: Lease, inputs: Inputs) -> tuple[Predictions, float, bool]:
+        """The predictions, the seconds they took, and whether all their numbers are finite."""
         logged = self.prediction_log
         if logged is not None and logged.overflow == "refuse" and not logged.has_room(inputs.rows):
             raise Refusal(
@@ -158,10 +161,12 @@ class Scorer:
             refusal.failed = True
             raise refusal from None
         seconds = time.perf_counter() - began
+        wrong = _not_finite(said)
         self._figures.predicted(
-            self.name, str(lease.loaded.version), str(lease.variant.role), inputs.rows, seconds
-        )
-        return said, seconds
+            self.name, str(lease.loaded.version), str(lease.variant.role), inputs.rows, seconds,
+            not_finite=wrong,
+        )  # fmt: skip
+        return said, seconds, not wrong
 
     def _failed(self, ask: Ask, lease: Lease, inputs: Inputs, error: ModelError) -> Refusal:
         """What the model itself refuses: the client's affair where values are missing, else the model's."""
@@ -198,6 +203,7 @@ class Scorer:
         first: str,
         seconds: float,
         body: bytes,
+        finite: bool,
     ) -> Answer:
         loaded, variant = lease.loaded, lease.variant
         if self.prediction_log is not None or (self.shadows is not None and lease.shadows):
@@ -219,7 +225,7 @@ class Scorer:
             (b"x-variant", role.encode()),
             (b"x-prediction-id", first.encode()),
         )
-        return Answer(200, body, headers, self.name, version, role, inputs.rows)
+        return Answer(200, body, headers, self.name, version, role, inputs.rows, failed=not finite)
 
     def _logged(self, inputs: Inputs) -> Any:
         if not inputs.kept:
@@ -257,6 +263,24 @@ class _told:
         if isinstance(error, Refusal):
             error.version = str(self._lease.loaded.version)
             error.variant = str(self._lease.variant.role)
+
+
+def _not_finite(said: Predictions) -> int:
+    """How many rows have a number that is NaN or infinite, which JSON can only tell as null."""
+    found = _infinite(labels_of(said))
+    probabilities = _infinite(said.probabilities)
+    if probabilities is not None:
+        rows = probabilities.any(axis=1)
+        found = rows if found is None else found | rows
+    return 0 if found is None else int(np.count_nonzero(found))
+
+
+def _infinite(values: Any) -> Any:
+    """Where floating numbers are not finite; None: nowhere, or there are none."""
+    if values is None or values.dtype.kind != "f":
+        return None
+    finite = np.isfinite(values)
+    return None if finite.all() else ~finite
 
 
 def _header(text: str) -> bytes:

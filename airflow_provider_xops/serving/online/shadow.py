@@ -206,9 +206,16 @@ class ShadowRunner:
         while (request := self._next()) is not None:
             try:
                 self._ask(request)
+            except BaseException as error:
+                # Whatever it is, the next request is asked; its text may quote the rows.
+                log.warning("A shadow could not be compared (%s).", type(error).__name__)
+                with self._changed:
+                    self._count(request, failed=1)
             finally:
                 if request.done is not None:
                     request.done()
+            # Else its version and its rows would stay in memory until another request comes.
+            del request
 
     def _next(self) -> ShadowRequest | None:
         with self._changed:
@@ -230,7 +237,7 @@ class ShadowRunner:
             said = shadow.predict(_own_columns(shadow, request.frame))
         except XOpsError as caught:
             error = caught.code
-        except Exception as caught:  # a model may raise anything; its text may quote the rows
+        except BaseException as caught:  # a model may raise anything; its text may quote the rows
             error = f"model.{type(caught).__name__}"
         seconds = time.perf_counter() - began
         agreeing, difference = (None, None) if said is None else compare(request.answered, said)
@@ -255,11 +262,11 @@ class ShadowRunner:
         if self._on_compared is not None:
             self._on_compared(comparison)
 
-    def _count(self, request: ShadowRequest, *, dropped: int) -> None:
+    def _count(self, request: ShadowRequest, *, dropped: int = 0, failed: int = 0) -> None:
         model = request.shadow.session.model
         key = (model.name, model.version)
         known = self._stats.get(key, ShadowStats())
-        self._stats[key] = replace(known, dropped=known.dropped + dropped)
+        self._stats[key] = replace(known, dropped=known.dropped + dropped, failed=known.failed + failed)
 
     def _add(self, made: ShadowComparison) -> None:
         key = (made.model, made.version)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -100,10 +101,10 @@ class Site:
 
         :param timeout: seconds for all of it.
         """
-        began = self.clock()
+        end = time.monotonic() + timeout
 
         def left() -> float:
-            return max(0.05, timeout - (self.clock() - began).total_seconds())
+            return max(0.05, end - time.monotonic())
 
         for each in self.serving:
             if each.scorer.shadows is not None:
@@ -153,6 +154,9 @@ class Site:
             "xops_version_loaded", "Share of the requests of a loaded version",
             labels=["model", "version", "role"],
         )  # fmt: skip
+        planned = GaugeMetricFamily(
+            "xops_plan_served", "1 when what the lake says is served as it stands", labels=["model"]
+        )
         swaps = CounterMetricFamily("xops_swaps", "Exchanges of what answers", labels=["model"])
         polls = CounterMetricFamily("xops_polls", "Looks at the lake", labels=["model", "outcome"])
         age = GaugeMetricFamily(
@@ -168,6 +172,7 @@ class Site:
         for each in self.serving:
             state = each.fleet.status()
             ready.add_metric([each.name], float(each.ready))
+            planned.add_metric([each.name], float(state["whole"]))
             for variant in state["serving"]["variants"]:
                 loaded.add_metric(
                     [each.name, str(variant["version"]), str(variant["role"])], float(variant["weight"])
@@ -184,6 +189,7 @@ class Site:
                 queued.add_metric([each.name], stats.queued)
                 rows.add_metric([each.name, "written"], stats.written)
                 rows.add_metric([each.name, "dropped"], stats.dropped)
+                rows.add_metric([each.name, "without_inputs"], stats.without_inputs)
             if each.scorer.shadows is not None:
                 for (_, version), seen in each.scorer.shadows.stats().items():
                     labels = [each.name, str(version)]
@@ -194,4 +200,4 @@ class Site:
                     shadow.add_metric([*labels, "requests_failed"], seen.failed)
                     if seen.difference is not None:
                         distance.add_metric(labels, seen.difference)
-        return (ready, loaded, swaps, polls, age, queued, rows, shadow, distance)
+        return (ready, planned, loaded, swaps, polls, age, queued, rows, shadow, distance)

@@ -122,7 +122,9 @@ class LoadedModel:
             pandas times.
         :raises ModelError: ``model.predict_failed``; its message holds no values.
         """
-        return predict(self.estimator, frame, task=self.task, name=str(self.ref))
+        # A step that changes its input must not change what is logged, or what a shadow is asked.
+        rows = frame.copy(deep=False)
+        return predict(self.estimator, rows, task=self.task, name=str(self.ref))
 
     def next_ids(self, rows: int) -> list[str]:
         """``rows`` new prediction ids, each given once in the life of the session."""

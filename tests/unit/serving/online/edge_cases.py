@@ -111,6 +111,7 @@ class Desk:
         log: Any = None,
         shadows: Any = None,
         ready: bool = True,
+        access: Any = None,
     ) -> None:
         self.estimator = estimator if estimator is not None else Sees()
         self.limits = limits or Limits(threads=2, request_seconds=20)
@@ -140,7 +141,7 @@ class Desk:
             guard=guard or Guard(environ={}),
         )  # fmt: skip
         self.workers = Workers(self.limits)
-        self.app: Edge = make_app(self.site, self.workers)
+        self.app: Edge = make_app(self.site, self.workers, access)
 
     def ask(self, path: str, body: Any = None, **options: Any) -> Reply:
         """One request, sent and answered."""

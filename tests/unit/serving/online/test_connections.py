@@ -198,3 +198,30 @@ def test_a_client_that_takes_no_answers_is_given_up() -> None:
             return most, len(server.server_state.connections)
 
     assert live(desk, story)[1] == 0
+
+
+def test_head_is_answered_like_get_but_without_the_content() -> None:
+    paths = [
+        "/ping", "/health", "/version", "/v2/health/live", "/v2/health/ready", "/v2/models/late/ready",
+        "/v2/models/late", "/nowhere", "/invocations",
+    ]  # fmt: skip
+
+    def ask(method: str) -> bytes:
+        asked = "".join(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n" for path in paths)
+        # The last one shows that the connection is where the server believes it to be.
+        return asked.encode() + PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+    async def story(_: Any, port: int) -> list[bytes]:
+        return [await said(port, ask(method)) for method in ("HEAD", "GET")]
+
+    for ready in (True, False):
+        heads, answers = (
+            [each.split(b"\r\n\r\n", 1) for each in answer.split(b"HTTP/1.1 ")[1:]]
+            for answer in live(Desk(ready=ready), story)
+        )
+        assert len(heads) == len(answers) == len(paths) + 1
+        assert [head for head, _ in heads] == [head for head, _ in answers]
+        assert not any(content for _, content in heads[:-1])
+        assert all(content for _, content in [heads[-1], *answers])
+        assert heads[0][0].startswith(b"200" if ready else b"503")
+        assert b"\r\nallow: POST" in heads[-2][0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,8 @@ def test_unknown_paths_and_methods_are_refused_without_repeating_them() -> None:
         reply = desk.ask(path, body)
         assert reply.status == status
         assert b"N328NB" not in reply.body
+    assert desk.ask("/metrics", {}).headers["allow"] == "GET, HEAD"
+    assert desk.ask("/xops/refresh").headers["allow"] == "POST"
     schema = desk.ask("/openapi.json").json
     assert "post" in schema["paths"]["/v2/models/{model}/infer"]
     assert "get" in schema["paths"]["/xops/status"]
@@ -235,10 +238,15 @@ def test_a_request_that_takes_too_long_is_answered_and_its_place_stays_taken() -
 
 
 def test_limits_that_make_no_sense_are_refused() -> None:
-    for wrong in ({"queue": -1}, {"rows": 0}, {"request_seconds": 0.0}, {"body_bytes": 0}):
+    for wrong in (
+        {"queue": -1}, {"rows": 0}, {"request_seconds": 0.0}, {"body_bytes": 0}, {"bodies_bytes": 1000},
+        {"request_seconds": math.nan}, {"shutdown_seconds": math.inf},
+    ):  # fmt: skip
         with pytest.raises(ArgumentError, match="too small"):
             Limits(**wrong)
     assert Limits().threads >= 1
+    assert Limits().bodies_bytes >= 4 * Limits().body_bytes
+    assert Limits(body_bytes=10**9).bodies_bytes == 4 * 10**9
 
 
 def test_keys_open_what_they_are_for_and_nothing_else(tmp_path: Path) -> None:

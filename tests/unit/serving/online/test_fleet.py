@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,10 +22,12 @@ from airflow_provider_xops.serving.online.fleet import FIRST_WAIT, LONGEST_WAIT,
 from airflow_provider_xops.serving.plan import ServingPlan
 from tests.unit.serving.online.fleet_cases import (
     ROWS,
+    Constant,
     Shelf,
     answered,
     broken,
     canary,
+    loaded_model,
     part,
     plan,
     primary,
@@ -477,3 +480,34 @@ def run_together(work: list[Callable[[], None]]) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
+
+
+class Changes(Constant):
+    """An estimator with a step that changes its input."""
+
+    def predict(self, frame: pd.DataFrame) -> Any:
+        frame["a"] = frame["a"] * 100
+        frame["more"] = 1.0
+        frame.loc[0, "b"] = -1.0
+        return super().predict(frame)
+
+
+def test_a_model_that_changes_its_input_changes_nothing_that_is_logged() -> None:
+    rows = ROWS.copy()
+
+    loaded_model(1, estimator=Changes(1)).predict(rows)
+
+    pd.testing.assert_frame_equal(rows, ROWS)
+
+
+def test_a_clock_that_was_set_back_holds_up_no_load(shelf: Shelf) -> None:
+    clock = Clock()
+    fleet = Fleet(shelf, clock=clock)
+    shelf.broken = {1: broken()}
+    fleet.apply(plan(primary(1)))
+    shelf.broken = {}
+    clock.move(days=-1)
+
+    fleet.apply(plan(primary(1)))
+
+    assert answered(fleet) == {1}

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_xops.errors import UnavailableError
-from airflow_provider_xops.lake.lake import Lake, open_lake
+from airflow_provider_xops.lake.lake import Lake, init_lake, open_lake
 from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.ledger import Draft
 from airflow_provider_xops.serving.online.fleet import Fleet
 from airflow_provider_xops.serving.online.follower import EventKind, Follower, FollowEvent
 from airflow_provider_xops.serving.traffic import split_traffic
+from airflow_provider_xops.settings import LakeSettings
 from tests.unit.registry.builders import a_model, an_actor
 from tests.unit.serving.online.fleet_cases import (
     ALIAS,
@@ -362,3 +363,94 @@ def wait_for(condition: Callable[[], bool], timeout: float = 30) -> None:
     while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.01)
+
+
+def test_a_load_that_comes_late_does_not_bring_back_what_was_rolled_back_from(world: World) -> None:
+    world.decide(PROMOTED, 1)
+    world.decide(PROMOTED, 2)
+    world.shelf.broken = {4: broken()}
+    world.share(primary(2), part(4, "shadow", 1.0))
+    world.follower.look()
+    gate, begun, ended = threading.Event(), threading.Event(), threading.Event()
+    complete = world.fleet.complete
+
+    def late(*arguments: Any, **more: Any) -> Any:
+        begun.set()
+        assert gate.wait(30)
+        found = complete(*arguments, **more)
+        ended.set()
+        return found
+
+    world.fleet.complete = late  # type: ignore[method-assign]
+    world.follower.start()
+    assert begun.wait(30)
+    world.decide(ROLLED_BACK, 1)
+    wait_for(lambda: answered(world.fleet) == {1})
+    # No later look would mend it.
+    world.switch.down, world.follower._lake = True, None
+    wait_for(lambda: world.follower.status().failing > 0)
+
+    gate.set()
+
+    assert ended.wait(30)
+    assert answered(world.fleet) == {1}
+
+
+class Panic(BaseException):
+    """What a library in Rust raises."""
+
+
+def test_a_panic_ends_neither_thread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(*_: Any) -> Any:
+        raise Panic
+
+    world.decide(PROMOTED, 1)
+    monkeypatch.setattr(ledger, "state", panic)
+    world.follower.start()
+    wait_for(lambda: world.follower.status().failing >= 2)
+    assert world.follower.status().last_error == "Panic"
+    monkeypatch.undo()
+    wait_for(lambda: answered(world.fleet) == {1} if world.fleet.ready else False)
+    world.shelf.broken = {2: Panic()}  # type: ignore[dict-item]
+    world.decide(PROMOTED, 2)
+    wait_for(lambda: [each.code for each in world.fleet.failures] == ["Panic"])
+    assert answered(world.fleet) == {1}
+    world.shelf.broken = {}
+
+    assert world.follower.refresh(timeout=30) is not None
+
+    assert answered(world.fleet) == {2}
+
+
+def test_another_lake_in_the_place_of_its_own_is_not_followed(world: World, tmp_path: Path) -> None:
+    world.decide(PROMOTED, 1)
+    world.follower.look()
+    place = LakeSettings(str(tmp_path / "other"))
+    init_lake(place, actor=an_actor(), as_of=world.as_of)
+    other = open_lake(place)
+    mine, world.lake = world.lake, other
+    for version in (1, 2):
+        other.evidence.put(a_model(version, name=MODEL))
+        world.decide(PROMOTED, version)
+    world.switch.lake, world.follower._lake = other, None
+
+    assert world.follower.look() is None
+
+    assert answered(world.fleet) == {1}
+    assert world.follower.status().last_error == "lake.other_uuid"
+    world.switch.lake, world.lake = mine, mine
+    world.decide(PROMOTED, 3)
+    world.follower.look()
+    assert answered(world.fleet) == {3}
+
+
+def test_what_hangs_in_loading_is_told_with_its_beginning(world: World) -> None:
+    world.decide(PROMOTED, 1)
+    world.shelf.gate = threading.Event()
+    world.follower.start()
+    assert world.shelf.waiting.wait(30)
+
+    assert world.fleet.status()["loading"] == {"version": 1, "since": world.clock.now.isoformat()}
+    world.shelf.gate.set()
+    wait_for(lambda: world.fleet.whole)
+    assert world.fleet.status()["loading"] is None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
+import weakref
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -568,3 +571,73 @@ def test_a_number_beyond_64_bits_is_refused_and_not_turned_into_another_one() ->
         _arrow(_plain(pd.Series([2**63 + 5], dtype="uint64")), "x")
 
     assert raised.value.code == "data.log_type"
+
+
+class Panic(BaseException):
+    """What a library in Rust raises."""
+
+
+def test_a_panic_does_not_end_the_log(lake: Lake) -> None:
+    tries = []
+
+    def opened() -> Lake:
+        tries.append(1)
+        if len(tries) == 1:
+            raise Panic
+        return lake
+
+    log, caller = make_log(opened), Caller()
+    log.offer(caller.request([0, 1]))
+
+    assert log.flush(SECONDS)
+
+    assert logged(lake, "prediction") == [0, 1]
+    log.close(SECONDS)
+
+
+def test_inputs_that_the_table_refuses_do_not_take_their_predictions_with_them(lake: Lake) -> None:
+    log, caller = make_log(lambda: lake, keep_columns=["*"]), Caller()
+    log.offer(caller.request([0, 1], columns={"n": [1.0, 2.0]}))
+    log.flush(SECONDS)
+    # Two versions that differ in a column, and names that only differ in how they are written.
+    log.offer(caller.request([1, 1], columns={"n": ["a", "b"]}))
+    log.flush(SECONDS)
+    log.offer(caller.request([1], columns={"m": [1.0], "M": [2.0]}))
+    log.offer(caller.request([1], predictions=None, scores=None, error="model.predict_failed"))
+
+    assert log.close(SECONDS) == 0
+
+    assert sorted(logged(lake, "prediction"), key=repr) == [0, 1, 1, 1, 1, None]
+    stats = log.stats()
+    assert (stats.written, stats.without_inputs, stats.dropped, stats.queued) == (6, 4, 0, 0)
+
+
+def test_rows_that_are_written_are_not_kept_in_memory(lake: Lake) -> None:
+    log, caller = make_log(lambda: lake, keep_columns=["*"]), Caller()
+    batch = caller.request([0, 1], columns={"n": [1.0, 2.0]})
+    gone = weakref.ref(batch)
+    log.offer(batch)
+    assert log.flush(SECONDS)
+
+    del batch
+    end = time.monotonic() + SECONDS
+    while gone() is not None and time.monotonic() < end:
+        gc.collect()
+        time.sleep(0.01)
+
+    assert gone() is None
+    log.close(SECONDS)
+
+
+@pytest.mark.parametrize("labels", [["late", "on time"], [1, 0], [0.5, 1.5]])
+def test_requests_that_failed_first_do_not_decide_what_predictions_are(lake: Lake, labels: list[Any]) -> None:
+    log, caller = make_log(lambda: lake), Caller()
+    log.offer(caller.request([1], predictions=None, scores=None, error="model.predict_failed"))
+    assert log.flush(SECONDS)
+    assert [row["error"] for row in logged(lake)] == ["model.predict_failed"]
+    log.offer(caller.request(labels))
+
+    assert log.close(SECONDS) == 0
+
+    assert log.stats().dropped == 0
+    assert sorted(logged(lake, "prediction"), key=repr) == sorted([None, *labels], key=repr)

@@ -20,6 +20,7 @@ from airflow_provider_xops.serving.online.limits import Limits
 from airflow_provider_xops.settings import MlflowSettings
 from tests.unit.registry.builders import AS_OF, an_actor
 from tests.unit.serving.online.edge_cases import Desk
+from tests.unit.serving.online.fleet_cases import loaded_model, plan, primary
 
 
 def site_of(*targets: process.Target, **changes: Any) -> Any:
@@ -52,6 +53,27 @@ def test_every_model_has_a_log_of_its_own() -> None:
     with pytest.raises(ArgumentError) as caught:
         site_of(*targets, logging_to=process.Logging(table="{model}_log"))
     assert caught.value.code == "argument.prediction_log"
+
+
+@pytest.mark.parametrize("own_process", [True, False])
+def test_what_is_there_before_the_first_load_is_kept_from_the_collector(
+    own_process: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def load(loader: Any, model: str, variant: Any) -> Any:
+        done.append(f"load {loader.alias}")
+        return loaded_model(variant.version)
+
+    monkeypatch.setattr(process.gc, "collect", lambda: done.append("collect"))
+    monkeypatch.setattr(process.gc, "freeze", lambda: done.append("freeze"))
+    monkeypatch.setattr(process.Loader, "prepare", lambda loader: done.append("import"))
+    monkeypatch.setattr(process.Loader, "__call__", load)
+    targets = [process.Target(model="late"), process.Target(model="late", alias="eu")]
+    for each in site_of(*targets, own_process=own_process).serving:
+        assert each.fleet.apply(plan(primary(1))).loaded == (1,)
+    once = ["collect", "freeze"] if own_process else []
+    assert done == ["import", *once, "load champion", "import", "load eu"]
 
 
 def test_loopback_is_what_only_this_machine_reaches() -> None:

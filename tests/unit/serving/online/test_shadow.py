@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -215,3 +217,38 @@ def test_a_comparison_is_symmetric_and_a_version_agrees_with_itself(
 
     assert compare(one, other) == compare(other, one)
     assert compare(one, one) == (len(scores), 0.0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("row 4711"), KeyboardInterrupt()])
+def test_what_goes_wrong_beside_the_model_does_not_end_the_thread(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[ShadowComparison] = []
+
+    def look(made: ShadowComparison) -> None:
+        seen.append(made)
+        if len(seen) == 1:
+            raise error
+
+    runner, shadow = ShadowRunner(None, on_compared=look), Model()
+    runner.offer(request(shadow))
+    runner.offer(request(shadow))
+
+    assert runner.wait(SECONDS)
+
+    assert len(seen) == 2
+    assert "4711" not in caplog.text
+    assert runner.close(SECONDS) == 0
+
+
+def test_a_shadow_that_was_asked_is_not_kept_in_memory() -> None:
+    runner, shadow = ShadowRunner(None), Model()
+    gone = weakref.ref(shadow)
+    runner.offer(request(shadow))
+    assert runner.wait(SECONDS)
+
+    del shadow
+    gc.collect()
+
+    assert gone() is None
+    runner.close(SECONDS)
