@@ -131,6 +131,7 @@ class TuningStudy(Record):
 class Evaluation(Record):
     """Challenger and champion scored on the same rows of the same dataset version.
 
+    :param alias: whose champion it met; empty: nobody said (an evaluation of an older release).
     :param gates_digest: of everything that was asked: the gates and the plan.
     :param metrics: the plain values; ``figures`` the same with their intervals.
     :param deferred_gates: gates (as JSON) that need evidence which did not exist yet, such as a smoke test;
@@ -142,6 +143,7 @@ class Evaluation(Record):
 
     kind: ClassVar[str] = "evaluations"
     identity: ClassVar[tuple[str, ...]] = ("model", "champion", "selection", "gates_digest")
+    identity_if_set: ClassVar[tuple[str, ...]] = ("alias",)
 
     model: ModelRef
     champion: ModelRef | None
@@ -167,6 +169,7 @@ class Evaluation(Record):
     plan: dict[str, Any] = field(default_factory=dict)
     documents: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    alias: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

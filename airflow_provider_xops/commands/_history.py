@@ -37,7 +37,7 @@ def _row(entry: PromotionDecision, state: LedgerState) -> tuple[str, ...]:
     said = entry.outcome.value.replace("_", " ")
     if entry == state.unapplied:
         said += " (not applied)"
-    reason = " ".join(entry.reason.split())
+    reason = entry.reason
     if entry.expires_at is not None:
         reason += f" (until {entry.expires_at:%F %T})"
     return (
@@ -70,10 +70,16 @@ def _now(state: LedgerState, as_of: datetime) -> str:
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    rows = [tuple(_shown(cell) for cell in row) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
+
+
+def _shown(text: str) -> str:
+    """One line of visible characters: people write reasons, and a terminal obeys what it is told to hide."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def _v(version: int | None) -> str:

@@ -127,7 +127,7 @@ def _decision(
     """What makes the ledger's entry, or confirms the one that stands; and whether this command makes it."""
     from airflow_provider_xops.evaluation.gates import ask_deferred
     from airflow_provider_xops.registry import ledger
-    from airflow_provider_xops.registry.promote import promote
+    from airflow_provider_xops.registry.promote import check_evaluation, promote
     from airflow_provider_xops.serving.targets.rollout import confirm_decision
 
     now = ledger.current(lake, model.name, args.alias)
@@ -137,7 +137,9 @@ def _decision(
     )
     if now is not None and is_champion and now.idempotency_key != actor.idempotency_key:
         return lambda: confirm_decision(lake, client, now, actor=actor, as_of=_common.now()), False
-    evaluation = evaluation_of(lake, model, args.evaluation)
+    evaluation = evaluation_of(lake, model, args.evaluation, alias=args.alias)
+    if evaluation is not None:
+        check_evaluation(evaluation, model, args.alias)
     report: Any = lake.evidence.resolve(args.gate_report, GateReport.kind) if args.gate_report else None
     approval: Any = lake.evidence.resolve(args.approval, ApprovalResult.kind) if args.approval else None
 
@@ -155,6 +157,7 @@ def _decision(
             evaluation=evaluation,
             gate_report=answers,
             approval=approval,
+            allow_new_inputs=args.allow_new_inputs,
             actor=actor,
             as_of=as_of,
         ).decision

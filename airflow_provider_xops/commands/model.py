@@ -25,7 +25,7 @@ def add_parsers(groups: Any, add: _common.Add) -> None:
     promote.add_argument("model")
     promote.add_argument("version", type=int)
     promote.add_argument(
-        "--evaluation", metavar="RECORD_ID", help="default: the newest evaluation of this version"
+        "--evaluation", metavar="RECORD_ID", help="default: the newest of this version for this alias"
     )
     promote.add_argument(
         "--gate-report",
@@ -36,6 +36,9 @@ def add_parsers(groups: Any, add: _common.Add) -> None:
         "--approval",
         metavar="RECORD_ID",
         help="what came of asking people; default: nobody was asked",
+    )
+    promote.add_argument(
+        "--allow-new-inputs", action="store_true", help="it may take other columns than the champion"
     )
     back = add(
         groups, "rollback", _rollback, "Put the previous champion, or a named version, back in service."
@@ -82,11 +85,13 @@ def add_parsers(groups: Any, add: _common.Add) -> None:
 def _promote(args: argparse.Namespace) -> int:
     from airflow_provider_xops.evaluation.gates import ask_deferred
     from airflow_provider_xops.registry.loading import get_model
-    from airflow_provider_xops.registry.promote import promote
+    from airflow_provider_xops.registry.promote import check_evaluation, promote
 
     lake = _common.lake(args)
     model = get_model(lake, args.model, args.version)
-    evaluation = evaluation_of(lake, model, args.evaluation)
+    evaluation = evaluation_of(lake, model, args.evaluation, alias=args.alias)
+    if evaluation is not None:
+        check_evaluation(evaluation, model, args.alias)
     if args.dry_run:
         gates = evaluation.gates if evaluation else ()
         passed = sum(gate.outcome == "passed" for gate in gates)
@@ -122,6 +127,7 @@ def _promote(args: argparse.Namespace) -> int:
         evaluation=evaluation,
         gate_report=report,
         approval=approval,
+        allow_new_inputs=args.allow_new_inputs,
         actor=actor,
         as_of=as_of,
     )
@@ -130,9 +136,10 @@ def _promote(args: argparse.Namespace) -> int:
     _common.show(
         args,
         decision.to_json(),
-        f"{decision.outcome}: {model.ref} for {args.alias} ({decision.reason}{people})",
+        f"{decision.outcome}: {model.ref} for {args.alias} ({decision.reason}{people})"
+        + (_overtaken(result.applied) if decision.outcome is PromotionOutcome.PROMOTED else ""),
     )
-    return 0 if decision.outcome is PromotionOutcome.PROMOTED else 1
+    return 0 if decision.outcome is PromotionOutcome.PROMOTED and result.applied else 1
 
 
 def _rollback(args: argparse.Namespace) -> int:
@@ -150,7 +157,7 @@ def _rollback(args: argparse.Namespace) -> int:
         as_of=_common.now(),
         dry_run=args.dry_run,
     )
-    verb = "would move" if args.dry_run else "moved"
+    verb, done = "would move" if args.dry_run else "moved", args.dry_run or result.applied
     data = {
         "from_version": result.from_version,
         "to_version": result.to_version,
@@ -159,9 +166,12 @@ def _rollback(args: argparse.Namespace) -> int:
         "decision": result.decision.to_json() if result.decision else None,
     }
     _common.show(
-        args, data, f"{verb} {args.model}@{args.alias} from v{result.from_version} to v{result.to_version}"
+        args,
+        data,
+        f"{verb} {args.model}@{args.alias} from v{result.from_version} to v{result.to_version}"
+        + _overtaken(done),
     )
-    return 0
+    return 0 if done else 1
 
 
 def _release(args: argparse.Namespace) -> int:
@@ -205,9 +215,11 @@ def _nominate(args: argparse.Namespace) -> int:
     _common.show(
         args,
         result.decision.to_json(),
-        f"{args.model}@{args.alias} is v{args.version}" + (f" until {until:%F %T %Z}" if until else ""),
+        f"{args.model}@{args.alias} is v{args.version}"
+        + (f" until {until:%F %T %Z}" if until else "")
+        + _overtaken(result.applied),
     )
-    return 0
+    return 0 if result.applied else 1
 
 
 def _retire(args: argparse.Namespace) -> int:
@@ -222,8 +234,17 @@ def _retire(args: argparse.Namespace) -> int:
         actor=_common.actor(args),
         as_of=_common.now(),
     )
-    _common.show(args, result.decision.to_json(), f"{args.model}@{args.alias} stands for nothing now")
-    return 0
+    _common.show(
+        args,
+        result.decision.to_json(),
+        f"{args.model}@{args.alias} stands for nothing now{_overtaken(result.applied)}",
+    )
+    return 0 if result.applied else 1
+
+
+def _overtaken(applied: bool) -> str:
+    """That a decision of this key is an old one: what it says is not what the alias stands for."""
+    return "" if applied else ": decided before, and overtaken since; `xops history` says by what"
 
 
 def _reconcile(args: argparse.Namespace) -> int:

@@ -87,6 +87,7 @@ def facts_of(evaluation: Evaluation) -> Facts:
     facts: list[tuple[str, Any]] = [
         ("Model", evaluation.model),
         ("Champion", evaluation.champion or "none yet"),
+        *([("Evaluated for", evaluation.alias)] if evaluation.alias else []),
         ("Task", evaluation.task or MISSING),
         ("Rows", f"{rows.rows:,} of {rows.dataset}"),
         ("Partitions", _partitions(rows.partitions)),

@@ -45,6 +45,7 @@ def approval_form(
     gate_report: GateReport | None = None,
     smoke_test: SmokeTest | None = None,
     champion_now: int | None = None,
+    inputs: str = "",
     people: int = 1,
     deadline: datetime | None = None,
     links: Sequence[tuple[str, str]] = (),
@@ -56,6 +57,7 @@ def approval_form(
     :param smoke_test: the newest one of these very files; None: there is none, and the form says so.
     :param champion_now: the version that the alias stands for now; where it is not the one that the
         evaluation compared with, the form says that nothing will be promoted.
+    :param inputs: how its columns differ from that version's; empty: they do not.
     :param people: how many must approve. :param deadline: when silence becomes a no.
     :param links: words and addresses of pages to read more on.
 
@@ -65,7 +67,11 @@ def approval_form(
     compared = evaluation.champion.version if evaluation.champion else None
     instead = f" (now v{compared})" if compared is not None else ""
     subject = f"Promote {model.ref} to {alias}{instead}?"
-    lead = [*_lead(evaluation, gate_report), _question(people, deadline)]
+    lead = [
+        *_lead(evaluation, gate_report),
+        *_other_inputs(champion_now, inputs),
+        _question(people, deadline),
+    ]
     sections = [
         _figures(evaluation),
         _gates(evaluation, gate_report),
@@ -103,6 +109,14 @@ def _stale(evaluation: Evaluation, alias: str, champion_now: int | None) -> str:
         f"**The champion is another one by now:** {alias} stands for {now}, this evaluation is against"
         f" {then}. An approval promotes nothing; evaluate again."
     )
+
+
+def _other_inputs(champion_now: int | None, inputs: str) -> list[str]:
+    said = (
+        f"Its columns are not those of v{champion_now}: {inputs}. Whoever promotes it must allow that, and"
+        " callers must be ready."
+    )
+    return [said] if inputs else []
 
 
 def _figures(evaluation: Evaluation) -> Section:

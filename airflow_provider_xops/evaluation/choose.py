@@ -41,8 +41,8 @@ def choose(evaluations: Sequence[Evaluation], *, metric: str | None = None) -> C
     :param metric: None: that of the first test of the evaluations' plan; without a test roc_auc, log_loss or
         accuracy, rmse or mae.
     :raises ArgumentError: ``argument.evaluations``: there is none, or they cannot be compared: other model
-        names, rows, champions or questions, no figure of the metric at all; or they hold tests that were not
-        corrected for as many candidates as there are.
+        names, rows, champions, aliases or questions, no figure of the metric at all; or they hold tests that
+        were not corrected for as many candidates as there are.
 
     >>> choose([first, second], metric="roc_auc").best.model  # doctest: +SKIP
 
@@ -87,6 +87,7 @@ def _check_comparable(given: Sequence[Evaluation]) -> None:
         "models of one name": [each.model.name for each in given],
         "the same rows": [_rows(each.selection) for each in given],
         "the same champion": [each.champion for each in given],
+        "one alias": [each.alias for each in given if each.alias],
         "the same gates and plan": [each.gates_digest for each in given],
     }
     for what, values in same.items():

@@ -38,6 +38,7 @@ from airflow_provider_xops.records import (
     Selection,
     digest_of,
 )
+from airflow_provider_xops.registry.aliases import check_alias
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.leaks import LEAK_GATE
 from airflow_provider_xops.registry.loading import load_model
@@ -59,6 +60,7 @@ def evaluate(
     *,
     challenger: ModelVersion,
     champion: ModelVersion | None,
+    alias: str = "",
     holdout: Selection | None = None,
     gates: Any = (),
     plan: EvaluationPlan | Mapping[str, Any] | None = None,
@@ -68,6 +70,8 @@ def evaluate(
     """Score challenger and champion on the same rows and ask the gates; the same question is answered once.
 
     :param champion: None: there is none yet.
+    :param alias: whose champion that is. A promotion to another alias refuses the evaluation; empty: it can
+        be used for any alias that has this champion.
     :param holdout: the rows; None: the challenger's own holdout. ``training.selections.whole`` makes one of
         partitions.
     :param gates: gates, their JSON form, or a policy's file or function. Those about figures are answered
@@ -77,8 +81,8 @@ def evaluate(
         with a note, where the challenger's are not.
     :param plan: what is measured, and how; None: the default plan. Gates add what they need.
     :raises ModelError: a model does not accept the rows, or predicts another target than the challenger.
-    :raises ArgumentError: ``argument.holdout``, ``argument.gate``, ``argument.plan`` (the plan cannot be
-        read, or names a column that is not there), ``argument.extra_missing``.
+    :raises ArgumentError: ``argument.alias``, ``argument.holdout``, ``argument.gate``, ``argument.plan`` (the
+        plan cannot be read, or names a column that is not there), ``argument.extra_missing``.
     :raises DataError: ``data.selection_changed``: the rows read are not those recorded.
 
     >>> evaluate(lake, client, challenger=new, champion=old, gates=[BetterThanChampion(metric="roc_auc")],
@@ -87,6 +91,8 @@ def evaluate(
     What it does not do: it decides nothing. A failed gate is in the record, not an error, and a part of the
     plan that cannot be measured is a note in it.
     """
+    if alias:
+        check_alias(alias)
     asked, wide = gates_from(gates), plan_from(plan)
     for gate in asked:
         wide = gate.widen(wide)
@@ -105,7 +111,7 @@ def evaluate(
     _check_champion(challenger, champion)
     question = Evaluation(
         recorded_at=as_of, produced_by=actor.producer, model=challenger.ref,
-        champion=champion.ref if champion else None, selection=rows,
+        champion=champion.ref if champion else None, alias=alias, selection=rows,
         gates_digest=digest_of([[gate.to_json() for gate in asked], wide.to_json()]),
         metrics={}, champion_metrics={}, comparisons=(), gates=(), plan=wide.to_json(),
         deferred_gates=tuple(gate.to_json() for gate in asked if gate.needs_evidence),
@@ -151,6 +157,7 @@ def _documented(
 
 def _log(evaluation: Evaluation) -> None:
     against = f"against {evaluation.champion}" if evaluation.champion else "without a champion"
+    against += f" for {evaluation.alias}" if evaluation.alias else ""
     deferred = [str(gate["gate"]) for gate in evaluation.deferred_gates]
     log.info(
         "Evaluated %s %s on %d rows of %s: %s%s.", evaluation.model, against, evaluation.selection.rows,

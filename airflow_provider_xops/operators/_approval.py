@@ -11,23 +11,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError, NotFoundError
 from airflow_provider_xops.links.evidence import EvaluationReportLink, EvidenceLink, ModelCardLink
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink
 from airflow_provider_xops.operators._approval_ask import Answer, people_asked
 from airflow_provider_xops.operators._arguments import is_empty, mapping_of, whole_number
 from airflow_provider_xops.operators._base import RegistryOperator, XOpsOperator, actor_of, now
-from airflow_provider_xops.records import (
-    ActorKind,
-    Approval,
-    ApprovalStatus,
-    Evaluation,
-    GateReport,
-    ModelCard,
-    ModelVersion,
-    Record,
-    SmokeTest,
-)
 from airflow_provider_xops.version_compat import AirflowSkipException, conf
 
 if TYPE_CHECKING:
@@ -50,7 +40,7 @@ class ShowEvidenceOperator(RegistryOperator):
     :param people: how many must approve.
     :param timeout: how long people have, for the form's deadline; None: no deadline.
     :raises ArgumentError: the evaluation, or the gate report, is not in the evidence, or they are of two
-        evaluations; the alias is none.
+        evaluations; the alias is none, or the evaluation was made for another one.
 
     Returns ``subject`` and ``body`` of the form, the ids of the records it shows (``evidence``), and its
     ``deadline``.
@@ -88,19 +78,24 @@ class ShowEvidenceOperator(RegistryOperator):
         from airflow_provider_xops.registry import ledger
         from airflow_provider_xops.registry.aliases import check_alias
         from airflow_provider_xops.registry.loading import get_model
+        from airflow_provider_xops.registry.promote import check_evaluation
         from airflow_provider_xops.registry.recorded import recorded
 
         check_alias(self.alias)
         lake, registry = self.lake(), self.registry()
         evaluation = recorded(
-            lake, self.record(lake, self.evaluation, Evaluation, argument="evaluation"), argument="evaluation"
+            lake,
+            self.record(lake, self.evaluation, records.Evaluation, argument="evaluation"),
+            argument="evaluation",
         )
         report = self._gate_report(lake, evaluation)
         of = evaluation.model
         model = get_model(lake, of.name, of.version, created_at_ms=of.created_at_ms)
+        check_evaluation(evaluation, model, self.alias)
         smoke_test, card = _newest_smoke_test(lake, model), self._card(lake, model)
         people = whole_number(self.people, argument="people")
         deadline = None if self.timeout is None else now() + self.timeout
+        now_there = ledger.current(lake, model.name, self.alias)
         self.evidence_uri, self.report_uri = lake.evidence.uri(evaluation), evaluation.report_uri
         self.link_model(registry, model.name, model.version, model.run_id, model.experiment_id)
         form = approval_form(
@@ -109,13 +104,14 @@ class ShowEvidenceOperator(RegistryOperator):
             alias=self.alias,
             gate_report=report,
             smoke_test=smoke_test,
-            champion_now=ledger.state(lake, model.name, self.alias).current_version,
+            champion_now=now_there.to_version if now_there else None,
+            inputs=_other_inputs(lake, model, now_there),
             people=people or 1,
             deadline=deadline,
             links=self._links(registry, model, card),
         )
         self.log.info("%s", form.subject)
-        shown: tuple[Record | None, ...] = (evaluation, report, smoke_test, card)
+        shown: tuple[records.Record | None, ...] = (evaluation, report, smoke_test, card)
         return {
             "subject": form.subject,
             "body": form.body,
@@ -125,12 +121,12 @@ class ShowEvidenceOperator(RegistryOperator):
             "deadline": None if deadline is None else deadline.isoformat(),
         }
 
-    def _gate_report(self, lake: Lake, evaluation: Evaluation) -> GateReport | None:
+    def _gate_report(self, lake: Lake, evaluation: records.Evaluation) -> records.GateReport | None:
         from airflow_provider_xops.registry.recorded import recorded
 
         if is_empty(self.gate_report):
             return None
-        given = self.record(lake, self.gate_report, GateReport, argument="gate_report")
+        given = self.record(lake, self.gate_report, records.GateReport, argument="gate_report")
         report = recorded(lake, given, argument="gate_report")
         if report.evaluation != evaluation.record_id:
             raise ArgumentError(
@@ -140,18 +136,18 @@ class ShowEvidenceOperator(RegistryOperator):
             )
         return report
 
-    def _card(self, lake: Lake, model: ModelVersion) -> ModelCard | None:
+    def _card(self, lake: Lake, model: records.ModelVersion) -> records.ModelCard | None:
         if not is_empty(self.card):
-            return self.record(lake, self.card, ModelCard, argument="card")
+            return self.record(lake, self.card, records.ModelCard, argument="card")
         found = [
             one
-            for one in lake.evidence.all(ModelCard.kind)
-            if isinstance(one, ModelCard) and one.model == model.ref
+            for one in lake.evidence.all(records.ModelCard.kind)
+            if isinstance(one, records.ModelCard) and one.model == model.ref
         ]
         return max(found, key=lambda one: one.recorded_at, default=None)
 
     def _links(
-        self, registry: RegistryClient, model: ModelVersion, card: ModelCard | None
+        self, registry: RegistryClient, model: records.ModelVersion, card: records.ModelCard | None
     ) -> list[tuple[str, str]]:
         pages = [
             ("evaluation report", _page(self, EvaluationReportLink(), report_uri=self.report_uri)),
@@ -236,7 +232,9 @@ class ConcludeApprovalOperator(XOpsOperator):
         form = mapping_of(self.form, argument="form")
         lake = self.lake()
         evaluation = recorded(
-            lake, self.record(lake, self.evaluation, Evaluation, argument="evaluation"), argument="evaluation"
+            lake,
+            self.record(lake, self.evaluation, records.Evaluation, argument="evaluation"),
+            argument="evaluation",
         )
         if form.get("evaluation") != evaluation.record_id:
             raise ArgumentError(
@@ -272,7 +270,7 @@ class ConcludeApprovalOperator(XOpsOperator):
             actor=actor,
             as_of=now(),
         )
-        return self.hand_over(context, lake, result, emit=result.status is ApprovalStatus.APPROVED)
+        return self.hand_over(context, lake, result, emit=result.status is records.ApprovalStatus.APPROVED)
 
     def _is_ours(self, lake: Lake, answer: Answer, context: Context) -> bool:
         """Whether a word was written by a question of this run about this evaluation.
@@ -282,12 +280,12 @@ class ConcludeApprovalOperator(XOpsOperator):
         ti: Any = context["ti"]
         evaluation = mapping_of(self.form, argument="form")["evaluation"]
         try:
-            word = lake.evidence.get(Approval.kind, str(answer.word))
+            word = lake.evidence.get(records.Approval.kind, str(answer.word))
         except (NotFoundError, ArgumentError):
             word = None
-        if isinstance(word, Approval) and evaluation in word.evidence:
+        if isinstance(word, records.Approval) and evaluation in word.evidence:
             by = word.produced_by
-            here = (by.kind, by.dag_id, by.run_id) == (ActorKind.SERVICE, ti.dag_id, ti.run_id)
+            here = (by.kind, by.dag_id, by.run_id) == (records.ActorKind.SERVICE, ti.dag_id, ti.run_id)
             if here and by.task_id in self.upstream_task_ids:
                 return True
         self.log.warning("Word %s was not said in answer to this request: not counted.", answer.word)
@@ -305,15 +303,29 @@ class ConcludeApprovalOperator(XOpsOperator):
             raise AirflowSkipException("there was nothing to ask about: what comes before was skipped")
 
 
-def _newest_smoke_test(lake: Lake, model: ModelVersion) -> SmokeTest | None:
+def _newest_smoke_test(lake: Lake, model: records.ModelVersion) -> records.SmokeTest | None:
     found = [
         one
-        for one in lake.evidence.all(SmokeTest.kind)
-        if isinstance(one, SmokeTest)
+        for one in lake.evidence.all(records.SmokeTest.kind)
+        if isinstance(one, records.SmokeTest)
         and one.model == model.ref
         and one.artifact_digest == model.artifact_digest
     ]
     return max(found, key=lambda one: one.recorded_at, default=None)
+
+
+def _other_inputs(lake: Lake, model: records.ModelVersion, champion: records.PromotionDecision | None) -> str:
+    """How a version's columns differ from those of the one that answers; empty if they do not."""
+    from airflow_provider_xops.registry.inputs import other_inputs
+    from airflow_provider_xops.registry.loading import model_of
+
+    if champion is None:
+        return ""
+    try:
+        others = other_inputs(model, model_of(lake, champion))
+    except NotFoundError:
+        return ""
+    return others.how if others is not None else ""
 
 
 def _page(operator: XOpsOperator, link: Any, **uris: str | None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,11 +15,12 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOper
 from airflow.sdk import Param
 from airflow.sdk.definitions.param import ParamsDict
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError, UnavailableError, XOpsError
 from airflow_provider_xops.hooks.lake import LakeHook
-from airflow_provider_xops.operators._arguments import is_empty, list_of, mapping_of, number, one_of
+from airflow_provider_xops.operators._approval_people import Answer, people_asked
+from airflow_provider_xops.operators._arguments import is_empty, mapping_of, number, one_of
 from airflow_provider_xops.operators._base import actor_of, as_airflow_error, now
-from airflow_provider_xops.records import Actor, ActorKind, Evaluation, Producer
 from airflow_provider_xops.version_compat import AirflowSkipException, response_timeout_argument
 
 if TYPE_CHECKING:
@@ -34,30 +35,8 @@ RECORD_PAUSES_S = (1, 2, 4, 8, 15, 30)
 ANSWER_KEY = "xops_answer"
 REASON = "reason"
 REASON_LIMIT = 1_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What came of one question.
-
-    :param word: record id of the word that the answer became; None: nobody's word.
-    :param why: why there is none. :param round: the attempt that asked, so that a question asked again is
-        another one.
-    """
-
-    word: str | None
-    person: str | None
-    approved: bool
-    round: int
-    why: str = ""
-
-    @classmethod
-    def of(cls, given: Any) -> Answer | None:
-        """What an ask task returned; None where it returned nothing."""
-        if is_empty(given):
-            return None
-        found = mapping_of(given, argument="answers")
-        return cls(**{name: found[name] for name in ("word", "person", "approved", "round", "why")})
+# Airflow itself looks only now and then whether the time is over, and the task needs some to begin.
+LATE_S = 60
 
 
 class AskApprovalOperator(ApprovalOperator):
@@ -65,8 +44,9 @@ class AskApprovalOperator(ApprovalOperator):
 
     Whoever answers is signed in to Airflow, and their word is written into the lake's evidence before
     anything else happens: who, what, why, when, on which records. No answer within ``response_timeout`` is
-    nobody's word. Neither a no nor silence fails the task or skips what follows: what the answers come to is
-    for ``ConcludeApprovalOperator``.
+    nobody's word, and neither is an approval that Airflow took later than that; a refusal counts whenever it
+    comes. Neither a no nor silence fails the task or skips what follows: what the answers come to is for
+    ``ConcludeApprovalOperator``.
 
     :param form: the output of a ``ShowEvidenceOperator``: what is shown.
     :param approvers: ids of the Airflow users who may answer, or mappings with ``id`` and ``name``; empty:
@@ -144,6 +124,7 @@ class AskApprovalOperator(ApprovalOperator):
         try:
             # Before anybody is asked in vain.
             _duration(self.valid_for)
+            self._wait()
             form = self._form()
             heard = self._remembered(context)
             if heard is not None:
@@ -163,7 +144,7 @@ class AskApprovalOperator(ApprovalOperator):
         # Not ApprovalOperator's, which would skip what follows after a no: the ledger is to hear of it.
         given = HITLOperator.execute_complete(self, context, self._as_asked(event))
         try:
-            answer = self._heard(given)
+            answer = self._heard(context, given)
             self._remember(context, answer)
             return self._record(context, answer)
         except XOpsError as error:
@@ -206,20 +187,41 @@ class AskApprovalOperator(ApprovalOperator):
         given = event.get("params_input") or {}
         return {**event, "params_input": {REASON: _text(given.get(REASON))[:REASON_LIMIT]}}
 
-    def _heard(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer as plain values: who, what, why, when."""
+    def _heard(self, context: Context, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer as plain values: who, what, why, when, and whether the time for it was over."""
         user = given.get("responded_by_user")
         at = given.get("responded_at") or now()
         moment = datetime.fromisoformat(at) if isinstance(at, str) else at
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        # The API server's clock may be ahead of this machine's.
+        moment = min(moment, now())
         return {
             "id": str(user["id"]) if user else None,
             "name": str(user["name"]) if user else None,
             "approved": list(given["chosen_options"]) == [self.APPROVE],
             "reason": _text((given.get("params_input") or {}).get(REASON)),
-            # The API server's clock may be ahead of this machine's.
-            "at": min(moment, now()).isoformat(),
+            "at": moment.isoformat(),
+            "late": self._is_late(context, moment),
         }
+
+    def _is_late(self, context: Context, answered: datetime) -> bool:
+        """Whether the question's time was over. While its scheduler is away, Airflow takes answers all the
+        same."""
+        ti: Any = context["ti"]
+        asked, wait = ti.start_date, self._wait()  # begun by the attempt that asked, not by what resumed it
+        return bool(asked and wait and answered > asked + wait + timedelta(seconds=LATE_S))
+
+    def _wait(self) -> timedelta | None:
+        """How long the question waits; None: for ever."""
+        wait: timedelta | None = getattr(self, "response_timeout", None)
+        wait = wait if wait is not None else self.execution_timeout
+        if wait is not None and wait <= timedelta(0):
+            raise ArgumentError(
+                f"response_timeout of task {self.task_id} is {wait}", code="argument.timeout",
+                why="nobody could answer, and Airflow takes no time at all for all the time there is",
+                todo="give a longer time, or None to wait for ever",
+            )  # fmt: skip
+        return wait
 
     def _record(self, context: Context, heard: Mapping[str, Any]) -> dict[str, Any]:
         ti: Any = context["ti"]
@@ -228,6 +230,10 @@ class AskApprovalOperator(ApprovalOperator):
             self.log.info("Nobody answered in time: that is nobody's word.")
             why = "nobody answered in time"
             return asdict(Answer(word=None, person=None, approved=False, round=ti.try_number, why=why))
+        if heard.get("late") and heard["approved"]:
+            self.log.warning("%s approved when the time was over: that is a no.", person)
+            why = f"{person} approved when the time was over"
+            return asdict(Answer(word=None, person=person, approved=False, round=ti.try_number, why=why))
         asked = people_asked(self.approvers)
         if asked and _key(heard["id"]) not in {_key(one["id"]) for one in asked}:
             self.log.warning("%s answered and was not asked: that does not count.", person)
@@ -248,8 +254,8 @@ class AskApprovalOperator(ApprovalOperator):
         expires_at = said_at + valid_for if valid_for and heard["approved"] else None
 
         def write(lake: Lake) -> Approval:
-            evaluation = lake.evidence.get(Evaluation.kind, str(form["evaluation"]))
-            assert isinstance(evaluation, Evaluation)
+            evaluation = lake.evidence.get(records.Evaluation.kind, str(form["evaluation"]))
+            assert isinstance(evaluation, records.Evaluation)
             of = evaluation.model
             return record_answer(
                 lake,
@@ -262,6 +268,7 @@ class AskApprovalOperator(ApprovalOperator):
                 expires_at=expires_at,
                 actor=_service(context),
                 said_at=said_at,
+                as_of=now(),
             )
 
         return self._patiently(write)
@@ -298,36 +305,15 @@ class AskApprovalOperator(ApprovalOperator):
             store.delete(ANSWER_KEY)
 
 
-def people_asked(approvers: Any) -> list[dict[str, str]]:
-    """Airflow's users as the argument ``approvers`` names them, each once.
-
-    :raises ArgumentError: one of them is nobody (``argument.approvers``).
-
-    >>> people_asked(["ana", {"id": "7", "name": "Bob"}, "ana"])
-    [{'id': 'ana', 'name': 'ana'}, {'id': '7', 'name': 'Bob'}]
-    """
-    found: dict[str, dict[str, str]] = {}
-    for given in list_of(approvers, argument="approvers") or ():
-        user = given if isinstance(given, Mapping) else {"id": given}
-        name = str(user.get("id") or "").strip()
-        if not name:
-            raise ArgumentError(
-                "an approver has no id", code="argument.approvers",
-                todo="give ids of Airflow users, or mappings with id and name",
-            )  # fmt: skip
-        found.setdefault(name, {"id": name, "name": str(user.get("name") or name)})
-    return list(found.values())
-
-
-def _service(context: Context) -> Actor:
+def _service(context: Context) -> records.Actor:
     """Airflow, which has signed the person in, speaking for them in this task."""
     task = actor_of(context)
-    producer = Producer(
-        kind=ActorKind.SERVICE, id=f"airflow:{task.producer.id}", dag_id=task.producer.dag_id,
+    producer = records.Producer(
+        kind=records.ActorKind.SERVICE, id=f"airflow:{task.producer.id}", dag_id=task.producer.dag_id,
         run_id=task.producer.run_id, task_id=task.producer.task_id, map_index=task.producer.map_index,
         try_number=task.producer.try_number,
     )  # fmt: skip
-    return Actor(producer=producer, idempotency_key=task.idempotency_key, fence=task.fence)
+    return records.Actor(producer=producer, idempotency_key=task.idempotency_key, fence=task.fence)
 
 
 def _reason_field() -> Param:

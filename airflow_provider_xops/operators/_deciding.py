@@ -9,17 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.operators._arguments import is_empty
 from airflow_provider_xops.operators._base import actor_of, now
-from airflow_provider_xops.records import (
-    ApprovalResult,
-    Evaluation,
-    GateReport,
-    ModelVersion,
-    PromotionDecision,
-    PromotionOutcome,
-)
 
 if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
@@ -29,16 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Meant", "meant_by"]
 
-_MADE = (PromotionOutcome.PROMOTED, PromotionOutcome.ROLLED_BACK)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Meant:
     """The version, what makes or confirms its entry (None: nothing does), and a decision that says no."""
 
-    model: ModelVersion
-    decide: Callable[[], PromotionDecision] | None = None
-    held: PromotionDecision | None = None
+    model: records.ModelVersion
+    decide: Callable[[], records.PromotionDecision] | None = None
+    held: records.PromotionDecision | None = None
 
 
 def meant_by(operator: DeployModelOperator, context: Context, lake: Lake, registry: RegistryClient) -> Meant:
@@ -66,7 +57,7 @@ def meant_by(operator: DeployModelOperator, context: Context, lake: Lake, regist
         return _by_evaluation(operator, context, lake, registry)
     if basis == "decision":
         return _by_decision(operator, context, lake, registry)
-    return Meant(model=operator.record(lake, operator.model, ModelVersion, argument="model"))
+    return Meant(model=operator.record(lake, operator.model, records.ModelVersion, argument="model"))
 
 
 def _by_evaluation(
@@ -74,19 +65,21 @@ def _by_evaluation(
 ) -> Meant:
     from airflow_provider_xops.evaluation.gates import ask_deferred
     from airflow_provider_xops.registry.loading import get_model
-    from airflow_provider_xops.registry.promote import promote
+    from airflow_provider_xops.registry.promote import check_evaluation, promote
 
-    evaluation = operator.record(lake, operator.evaluation, Evaluation, argument="evaluation")
+    evaluation = operator.record(lake, operator.evaluation, records.Evaluation, argument="evaluation")
     of = evaluation.model
     model = get_model(lake, of.name, of.version, created_at_ms=of.created_at_ms)
+    # Before anything is loaded anywhere.
+    check_evaluation(evaluation, model, operator.alias)
     report: Any = None
     if not is_empty(operator.gate_report):
-        report = operator.record(lake, operator.gate_report, GateReport, argument="gate_report")
+        report = operator.record(lake, operator.gate_report, records.GateReport, argument="gate_report")
     approval: Any = None
     if operator.asks_people or not is_empty(operator.approval):
-        approval = operator.record(lake, operator.approval, ApprovalResult, argument="approval")
+        approval = operator.record(lake, operator.approval, records.ApprovalResult, argument="approval")
 
-    def decide() -> PromotionDecision:
+    def decide() -> records.PromotionDecision:
         actor, as_of = actor_of(context), now()
         return promote(
             lake,
@@ -97,6 +90,7 @@ def _by_evaluation(
             evaluation=evaluation,
             gate_report=ask_deferred(lake, model, evaluation, report, actor=actor, as_of=as_of),
             approval=approval,
+            allow_new_inputs=operator.allow_new_inputs,
             actor=actor,
             as_of=as_of,
         ).decision
@@ -110,7 +104,7 @@ def _by_decision(
     from airflow_provider_xops.registry.loading import model_of
     from airflow_provider_xops.serving.targets.rollout import confirm_decision
 
-    decision = operator.record(lake, operator.decision, PromotionDecision, argument="decision")
+    decision = operator.record(lake, operator.decision, records.PromotionDecision, argument="decision")
     if decision.alias != operator.alias:
         raise ArgumentError(
             f"the decision is about {decision.alias}, the task deploys {operator.alias}",
@@ -118,10 +112,10 @@ def _by_decision(
             todo="name the same alias in both tasks",
         )
     model = model_of(lake, decision)
-    if decision.outcome not in _MADE:
+    if decision.outcome not in (records.PromotionOutcome.PROMOTED, records.PromotionOutcome.ROLLED_BACK):
         return Meant(model=model, held=decision)
 
-    def decide() -> PromotionDecision:
+    def decide() -> records.PromotionDecision:
         return confirm_decision(lake, registry, decision, actor=actor_of(context), as_of=now())
 
     return Meant(model=model, decide=decide)

@@ -10,12 +10,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_xops import records
 from airflow_provider_xops.links.evidence import EvaluationReportLink, EvidenceLink
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink, MlflowRunLink
 from airflow_provider_xops.operators._arguments import is_empty, list_of, mapping_of, optional, whole_number
 from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now
 from airflow_provider_xops.operators._training import selection_of
-from airflow_provider_xops.records import Evaluation, ModelVersion
 
 if TYPE_CHECKING:
     from airflow_provider_xops.evaluation.plan import EvaluationPlan
@@ -38,7 +38,8 @@ class EvaluateModelOperator(RegistryOperator):
         :class:`~airflow_provider_xops.evaluation.plan.EvaluationPlan`. Gates add what they need.
     :param candidates: how many challengers compete, or the list of them: tests are corrected for it; takes
         the place of the plan's.
-    :param alias: whose champion is the opponent.
+    :param alias: whose champion is the opponent. It stands in the record, and a promotion to another alias
+        refuses the evaluation.
     :param holdout: other rows than the challenger's own holdout, as a ``Selection`` in JSON.
     :raises ModelError: a model cannot be loaded, or does not accept the rows.
 
@@ -88,12 +89,13 @@ class EvaluateModelOperator(RegistryOperator):
 
         gates, plan = _gates(self.gates), _plan(self.plan, self.candidates)
         lake, registry = self.lake(), self.registry()
-        challenger = self.record(lake, self.model, ModelVersion, argument="model")
+        challenger = self.record(lake, self.model, records.ModelVersion, argument="model")
         evaluation = evaluate(
             lake,
             registry,
             challenger=challenger,
             champion=resolve_model(lake, challenger.name, alias=self.alias),
+            alias=self.alias,
             holdout=selection_of(self.holdout, argument="holdout"),
             gates=gates,
             plan=plan,
@@ -121,7 +123,8 @@ class ChooseModelOperator(RegistryOperator):
     :param evaluations: the output of a mapped ``EvaluateModelOperator``, or a list of evaluations or of their
         record ids. All were judged on the same rows, against the same champion, under the same gates.
     :param metric: the figure that decides; empty: that of the first test, else a usual one of the task.
-    :param alias: whose champion the best one would replace; a warning is logged if it has changed since.
+    :param alias: whose champion the best one would replace, where the evaluations do not say; a warning is
+        logged if it has changed since.
     :raises ArgumentError: ``argument.evaluations``: they cannot be compared, or their tests were not
         corrected for so many candidates.
 
@@ -156,12 +159,12 @@ class ChooseModelOperator(RegistryOperator):
 
         lake = self.lake()
         given = [
-            self.record(lake, each, Evaluation, argument="evaluations")
+            self.record(lake, each, records.Evaluation, argument="evaluations")
             for each in list_of(self.evaluations, argument="evaluations") or ()
         ]
         choice = choose(given, metric=optional(self.metric))
         best = choice.best
-        warn_if_superseded(best, resolve_model(lake, best.model.name, alias=self.alias))
+        warn_if_superseded(best, resolve_model(lake, best.model.name, alias=best.alias or self.alias))
         self.link_model(self.registry(), best.model.name, best.model.version)
         self.report_uri = best.report_uri
         return self.hand_over(context, lake, best, candidates=len(choice.ranking), chosen_by=choice.metric)

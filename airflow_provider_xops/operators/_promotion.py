@@ -7,19 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError, GateError, RegistryError
 from airflow_provider_xops.links.evidence import EvidenceLink
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink
 from airflow_provider_xops.operators._arguments import is_empty, one_of, whole_number
 from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now
-from airflow_provider_xops.records import (
-    ApprovalResult,
-    DeploymentCheck,
-    Evaluation,
-    GateReport,
-    Outcome,
-    PromotionOutcome,
-)
 from airflow_provider_xops.version_compat import AirflowSkipException
 
 if TYPE_CHECKING:
@@ -44,7 +37,10 @@ class PromoteModelOperator(RegistryOperator):
         or its record id. Their words are read again: a no rejects, silence expires, and whoever has taken
         their word back does not count. Nothing given: nobody is asked; given and rendered to nothing: the
         task fails.
-    :param alias: the alias to move: ``champion``, or one of its own for a region or segment.
+    :param alias: the alias to move: ``champion``, or one of its own for a region or segment; the one that the
+        evaluation was made for.
+    :param allow_new_inputs: whether it may take other columns than the champion; what callers send today a
+        server would refuse. It is held otherwise, and the ledger's reason says that it was allowed.
     :param on_held: what a decision other than ``promoted`` does to the task: ``succeed``, ``skip`` (it and
         what follows) or ``fail`` (without retries).
     :raises GateError: it was not promoted, and ``on_held`` is ``fail``.
@@ -72,6 +68,7 @@ class PromoteModelOperator(RegistryOperator):
         gate_report: Any = None,
         approval: Any = None,
         alias: str = "champion",
+        allow_new_inputs: bool = False,
         on_held: Literal["succeed", "skip", "fail"] = "succeed",
         **kwargs: Any,
     ) -> None:
@@ -82,6 +79,7 @@ class PromoteModelOperator(RegistryOperator):
         # The rendered argument cannot tell "nobody is to be asked" from "nothing came of it".
         self.asks_people = approval is not None
         self.alias = alias
+        self.allow_new_inputs = allow_new_inputs
         self.on_held = on_held
 
     def perform(self, context: Context) -> dict[str, Any]:
@@ -91,15 +89,15 @@ class PromoteModelOperator(RegistryOperator):
 
         one_of(self.on_held, ("succeed", "skip", "fail"), argument="on_held")
         lake, registry = self.lake(), self.registry()
-        evaluation = self.record(lake, self.evaluation, Evaluation, argument="evaluation")
+        evaluation = self.record(lake, self.evaluation, records.Evaluation, argument="evaluation")
         challenger = evaluation.model
         model = get_model(lake, challenger.name, challenger.version, created_at_ms=challenger.created_at_ms)
         given = None
         if not is_empty(self.gate_report):
-            given = self.record(lake, self.gate_report, GateReport, argument="gate_report")
+            given = self.record(lake, self.gate_report, records.GateReport, argument="gate_report")
         approval = None
         if self.asks_people or not is_empty(self.approval):
-            approval = self.record(lake, self.approval, ApprovalResult, argument="approval")
+            approval = self.record(lake, self.approval, records.ApprovalResult, argument="approval")
         actor, as_of = actor_of(context), now()
         result = promote(
             lake,
@@ -110,12 +108,13 @@ class PromoteModelOperator(RegistryOperator):
             evaluation=evaluation,
             gate_report=ask_deferred(lake, model, evaluation, given, actor=actor, as_of=as_of),
             approval=approval,
+            allow_new_inputs=self.allow_new_inputs,
             actor=actor,
             as_of=as_of,
         )
         decision = result.decision
         self.link_model(registry, challenger.name, challenger.version)
-        promoted = decision.outcome is PromotionOutcome.PROMOTED
+        promoted = decision.outcome is records.PromotionOutcome.PROMOTED
         returned = self.hand_over(
             context, lake, decision, reused=result.reused, emit=promoted, applied=result.applied
         )
@@ -225,13 +224,13 @@ class RollbackModelOperator(RegistryOperator):
             return {"dry_run": True, **versions}
         return self.hand_over(context, lake, result.decision, reused=result.reused, applied=result.applied)
 
-    def _failed_check(self, lake: Lake) -> DeploymentCheck | None:
+    def _failed_check(self, lake: Lake) -> records.DeploymentCheck | None:
         """The check that is the reason, as the evidence holds it; skips where there is no reason."""
         from airflow_provider_xops.registry.recorded import recorded
 
         if not self.is_conditional and is_empty(self.check):
             return None
-        given = self.record(lake, self.check, DeploymentCheck, argument="check")
+        given = self.record(lake, self.check, records.DeploymentCheck, argument="check")
         check = recorded(lake, given, argument="check")
         named = (self.model_name if not is_empty(self.model_name) else check.model.name, self.alias)
         if named != (check.model.name, check.alias):
@@ -240,7 +239,7 @@ class RollbackModelOperator(RegistryOperator):
                 code="argument.check",
                 todo="pass the check of this model and alias",
             )
-        if check.outcome is not Outcome.FAILED:
+        if check.outcome is not records.Outcome.FAILED:
             raise AirflowSkipException(f"the check of {check.model} {check.outcome.value.replace('_', ' ')}")
         if check.decision is None:
             raise AirflowSkipException(f"the check of {check.model} does not say which decision it is about")
@@ -270,19 +269,19 @@ class RollbackModelOperator(RegistryOperator):
             return None
         return seen[-1].sequence if seen else 0
 
-    def _model_name(self, check: DeploymentCheck | None) -> str:
+    def _model_name(self, check: records.DeploymentCheck | None) -> str:
         if not is_empty(self.model_name):
             return self.model_name
         if check is None:
             raise self._missing("model_name")
         return check.model.name
 
-    def _reason(self, check: DeploymentCheck | None) -> str:
+    def _reason(self, check: records.DeploymentCheck | None) -> str:
         if check is None:
             if is_empty(self.reason):
                 raise self._missing("reason")
             return self.reason
-        failed = [each for each in check.results if each.outcome is Outcome.FAILED]
+        failed = [each for each in check.results if each.outcome is records.Outcome.FAILED]
         found = "; ".join(dict.fromkeys(f"{each.gate} ({each.message})" for each in failed))
         said = f"check of {check.model} failed: {found or 'no figure of it says more'}"
         return said if is_empty(self.reason) else f"{self.reason}: {said}"

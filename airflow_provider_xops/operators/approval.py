@@ -89,7 +89,8 @@ def approve_promotion(
     :param lake_conn_id: the Airflow connection of the lake. :param mlflow_conn_id: of the MLflow server.
     :param default_args: defaults of these tasks, ``retries`` for example.
     :return: the group; its ``output`` is the result.
-    :raises ArgumentError: ``argument.people``: nobody would be asked, or more people than may answer.
+    :raises ArgumentError: ``argument.people``: nobody would be asked, or more people than may answer;
+        ``argument.timeout``: it is not above zero.
 
     Example::
 
@@ -105,6 +106,12 @@ def approve_promotion(
             f"people of {group_id} is {people!r}", code="argument.people",
             why="it is the number of questions, which a DAG knows before it runs",
             todo="give a whole number of 1 or more",
+        )  # fmt: skip
+    if timeout is not None and timeout <= timedelta(0):
+        raise ArgumentError(
+            f"timeout of {group_id} is {timeout}", code="argument.timeout",
+            why="nobody could answer, and Airflow takes no time at all for all the time there is",
+            todo="give a longer time, or None to wait for ever",
         )  # fmt: skip
     few = None if _is_template(approvers) else len(people_asked(approvers))
     if few and few < people:

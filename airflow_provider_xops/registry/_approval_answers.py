@@ -22,7 +22,7 @@ from airflow_provider_xops.records import (
     PromotionOutcome,
 )
 from airflow_provider_xops.registry.approval_results import people_behind
-from airflow_provider_xops.registry.approvals import person_key, standing_of, words_on
+from airflow_provider_xops.registry.approvals import in_short, person_key, standing_of, words_on
 
 __all__ = ["People", "check_approval", "people_of"]
 
@@ -78,9 +78,7 @@ def people_of(lake: Lake, model: ModelVersion, approval: ApprovalResult | None, 
     return People(
         approved_by=tuple(sorted({word.person for word in standing.approvals})),
         asked=None if approval is None else _answer(lake, model, approval, as_of),
-        refused=REFUSED + "; ".join(f"by {word.person} ({word.reason})" for word in standing.refusals)
-        if standing.refusals
-        else "",
+        refused=REFUSED + in_short(standing.refusals, "by {} ({})") if standing.refusals else "",
     )
 
 

@@ -48,6 +48,11 @@ class Incidents:
         ]
         return sorted(found, key=lambda each: (each.recorded_at, each.record_id))
 
+    def subjects(self, prefix: str, kinds: Collection[str]) -> set[str]:
+        """What incidents of these kinds, about something whose name begins so, are open about."""
+        found = {each.subject for each in self._all() if each.incident in kinds}
+        return {one for one in found if one.startswith(prefix) and self.open_about(one, kinds)}
+
     def close(
         self, incident: Incident, message: str, *, actor: Actor, as_of: datetime, dry_run: bool
     ) -> None:

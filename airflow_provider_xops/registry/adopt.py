@@ -31,6 +31,7 @@ from airflow_provider_xops.registry._foreign import (
     source_of_run,
     version_of_source,
 )
+from airflow_provider_xops.registry.aliases import alias_option
 from airflow_provider_xops.registry.apply import apply_decision
 from airflow_provider_xops.registry.artifacts import download
 from airflow_provider_xops.registry.client import RegistryClient
@@ -81,7 +82,7 @@ def adopt_model(
     :raises ArgumentError: not exactly one of ``version`` and ``run_id`` (``argument.adopt``).
     :raises NotFoundError: no such version, run, or model of the run.
     :raises ModelError: it is no MLflow model, has no files, or holds types that nobody trusted.
-    :raises RegistryError: ``registry.alias_elsewhere``, ``registry.has_champion``.
+    :raises RegistryError: ``registry.alias_elsewhere``, ``registry.has_champion``, ``registry.blocked``.
     """
     if (version is None) == (run_id is None):
         raise ArgumentError(
@@ -176,9 +177,18 @@ def _adopt_champion(
     def decide(now: LedgerState) -> Draft | PromotionDecision:
         current = now.current
         if current is None:
+            if (record.version, record.created_at_ms) in now.blocked:
+                raise RegistryError(
+                    f"v{record.version} of {record.name} is blocked",
+                    code="registry.blocked",
+                    why="it was rolled back from before; adopting asks no gates",
+                    todo=f"release it by name first: `xops release {record.name} {record.version}"
+                    f"{alias_option(alias)} --reason ...`",
+                )
+            since = "before the ledger began" if now.standing is None else "after the ledger had retired it"
             return Draft(
                 outcome=PromotionOutcome.PROMOTED,
-                reason=f"adopted: alias {alias} pointed to v{record.version} before the ledger began",
+                reason=f"adopted: alias {alias} pointed to v{record.version} {since}",
                 to_version=record.version,
                 to_created_at_ms=record.created_at_ms,
                 artifact_digest=record.artifact_digest,

@@ -15,7 +15,7 @@ import re
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.registry.ledger_state import LedgerState
 
-__all__ = ["CHALLENGER", "CHAMPION", "check_alias", "is_gated"]
+__all__ = ["CHALLENGER", "CHAMPION", "alias_option", "check_alias", "is_gated"]
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -48,6 +48,15 @@ def check_alias(alias: str) -> str:
         why=why,
         todo="use a name such as champion, champion-eu, challenger or shadow",
     )
+
+
+def alias_option(alias: str) -> str:
+    """What a command needs beside a model's name to be about ``alias``.
+
+    >>> alias_option("champion-eu"), alias_option("champion")
+    (' --alias champion-eu', '')
+    """
+    return "" if alias == CHAMPION else f" --alias {alias}"
 
 
 def is_gated(alias: str, now: LedgerState) -> bool:

@@ -14,7 +14,7 @@ import contextlib
 import functools
 import json
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_provider_xops.errors import NotFoundError, RegistryError
@@ -24,17 +24,26 @@ from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.ledger import Draft, LedgerState
 from airflow_provider_xops.registry.ledger_state import MOVING
+from airflow_provider_xops.registry.models import created_ms
 
-__all__ = ["DECISION_TAG", "apply_decision", "late_write"]
+__all__ = ["DECISION_TAG", "apply_decision", "close_overtaken", "late_write"]
 
 log = logging.getLogger(__name__)
 
 DECISION_TAG = "xops.decision"
 _ROUNDS = 16
+# No attempt lives so long between its tag and its alias: MLflow's client has given up before.
+_SETTLED = timedelta(hours=1)
 
 
 def apply_decision(
-    lake: Lake, client: RegistryClient, decision: PromotionDecision, *, actor: Actor, as_of: datetime
+    lake: Lake,
+    client: RegistryClient,
+    decision: PromotionDecision,
+    *,
+    checked: bool = False,
+    actor: Actor,
+    as_of: datetime,
 ) -> bool:
     """Point the alias to what the ledger says and record that it was done.
 
@@ -42,8 +51,10 @@ def apply_decision(
     *that* one, so a slow attempt cannot leave an old champion behind. Where an earlier, killed attempt at
     ``decision`` has done so, this one mends it.
 
+    :param checked: the caller has just seen that MLflow has the very version that ``decision`` names.
     :returns: whether ``decision`` is what the alias follows now (False: a newer one is).
     :raises NotFoundError: the version was deleted from MLflow meanwhile.
+    :raises RegistryError: ``registry.model_recreated``: another model has its number now.
     """
     name, alias = decision.model, decision.alias
     now = ledger.state(lake, name, alias)
@@ -57,6 +68,9 @@ def apply_decision(
                 return True
             if now.is_applied(decision) or not _points_back(client, now, decision):
                 return False
+        if not (checked and target.sequence == decision.sequence):
+            # It may have been decided long ago, or by others.
+            _check_same(client, target)
         _set_alias(client, target)
         entry, _written = ledger.append(
             lake, name, alias, functools.partial(_applied, target), actor=actor, as_of=as_of
@@ -90,6 +104,21 @@ def late_write(client: RegistryClient, now: LedgerState, target: int | None) -> 
         if moved and not now.is_applied(entry) and entry != now.standing and _tagged(client, entry):
             return entry
     return None
+
+
+def close_overtaken(client: RegistryClient, now: LedgerState, *, as_of: datetime) -> None:
+    """Say of attempts that were killed before they set the alias that nothing of them comes any more.
+
+    Otherwise whoever moves the alias there by hand, a year later, would be taken for one of them. It waits an
+    hour from when what overtook them was applied.
+    """
+    standing = now.standing
+    applied = next((each for each in now.entries if standing and each.decides == standing.sequence), None)
+    if standing is None or applied is None or as_of - applied.recorded_at < _SETTLED:
+        return
+    for entry in now.entries:
+        if entry.outcome in MOVING and entry != standing and not now.is_applied(entry):
+            _close_tag(client, entry, standing)
 
 
 def _points_back(client: RegistryClient, now: LedgerState, decision: PromotionDecision) -> bool:
@@ -155,6 +184,22 @@ def _set_alias(client: RegistryClient, decision: PromotionDecision) -> None:
             raise
         point()
     log.info("Alias %s of model %s is v%s now.", alias, name, version)
+
+
+def _check_same(client: RegistryClient, decision: PromotionDecision) -> None:
+    """See that the number still is the version that was decided on."""
+    if decision.to_version is None:
+        return
+    made = created_ms(client.get_version(decision.model, decision.to_version))
+    if decision.to_created_at_ms not in (None, made):
+        raise RegistryError(
+            f"alias {decision.alias} of model {decision.model} was not set: v{decision.to_version} is another"
+            " model now",
+            code="registry.model_recreated",
+            why=f"it was made at {made}, decided on was one made at {decision.to_created_at_ms}",
+            todo=f"look at `xops history {decision.model}`; promote the version that is there, or go back to"
+            " another one",
+        )
 
 
 def _tagged(client: RegistryClient, decision: PromotionDecision) -> bool:

@@ -28,6 +28,7 @@ from airflow_provider_xops.records import (
 )
 from airflow_provider_xops.registry.approvals import (
     approve,
+    in_short,
     person_key,
     same_person,
     standing_of,
@@ -54,6 +55,7 @@ def record_answer(
     expires_at: datetime | None = None,
     actor: Actor,
     said_at: datetime,
+    as_of: datetime,
 ) -> Approval:
     """The word of a person who has answered a question, written once for each answer.
 
@@ -62,6 +64,7 @@ def record_answer(
     :param evidence: ids of the records they were shown.
     :param actor: the service. :param said_at: when they answered. The same answer recorded again (by a retry)
         is the same record; the same words at another time are another one, and their reason says so.
+    :param as_of: when it is recorded.
     :raises ArgumentError: ``argument.person``: the actor is no service, or nobody is named;
         ``argument.expires_at``.
     """
@@ -72,15 +75,18 @@ def record_answer(
             todo="let each person speak under their own account: xops approve",
         )  # fmt: skip
     words = " ".join(reason.split())[:REASON_LIMIT] or NO_REASON
+    last = next((word for word in words_on(lake, model) if same_person(word.person, person)), None)
     for said in (words, f"{words} (said again on {said_at.astimezone(UTC):%Y-%m-%d at %H:%M:%S.%f} UTC)"):
         earlier = _same_words(lake, model, person, approved, said, role, evidence)
-        if earlier is not None and earlier.recorded_at != said_at:
+        # Dated after a word from a clock that is ahead, an answer carries another time than its own.
+        dated = earlier is not None and earlier == last and earlier.recorded_at > as_of
+        if earlier is not None and earlier.recorded_at != said_at and not dated:
             continue
         if earlier is not None:
             return earlier
         return approve(
             lake, model, approved=approved, reason=said, role=role, evidence=evidence,
-            expires_at=expires_at, person=person, actor=actor, as_of=said_at,
+            expires_at=expires_at, person=person, said_at=said_at, actor=actor, as_of=as_of,
         )  # fmt: skip
     raise AssertionError("the moment is part of the words")
 
@@ -186,8 +192,7 @@ def _outcome(
 ) -> tuple[ApprovalStatus, str]:
     standing = standing_of(every, as_of=as_of)
     if standing.refusals:
-        said = "; ".join(f"by {word.person}: {word.reason}" for word in reversed(standing.refusals))
-        return ApprovalStatus.REJECTED, f"rejected {said}"
+        return ApprovalStatus.REJECTED, f"rejected {in_short(standing.refusals[::-1])}"
     approving = _approving(answers, standing.approvals)
     counting = [person for person in approving if trainer_counts or not _trained(person, model)]
     remarks = [f"{person} trained it and does not count" for person in approving if person not in counting]

@@ -16,15 +16,20 @@ import logging
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import Actor, ActorKind, Approval, ModelVersion
 
-__all__ = ["Standing", "approve", "person_key", "same_person", "standing_of", "words_on"]
+__all__ = ["Standing", "approve", "in_short", "person_key", "same_person", "standing_of", "words_on"]
 
 log = logging.getLogger(__name__)
+
+# What a decision or a result repeats of people's words, which are records of their own: it travels between
+# tasks, where there is no place for all that somebody may write.
+PEOPLE_TOLD = 5
+REASON_TOLD = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,7 @@ def approve(
     evidence: Sequence[str] = (),
     expires_at: datetime | None = None,
     person: str | None = None,
+    said_at: datetime | None = None,
     actor: Actor,
     as_of: datetime,
 ) -> Approval:
@@ -55,6 +61,8 @@ def approve(
     :param evidence: ids of the records they looked at.
     :param expires_at: the word counts until then; None: for good.
     :param person: who; default: the actor. Only a service that has signed people in may name another.
+    :param said_at: when it was said, if that was before ``as_of``. What replaces a word that another
+        machine's clock has dated after ``as_of`` is dated after that word.
     :return: the record; the same word of the same person again is the same record.
     :raises ArgumentError: ``argument.person`` (a task, or somebody else's name), ``argument.reason``,
         ``argument.expires_at``; ``argument.same_words``: the person has said exactly this before and
@@ -65,14 +73,15 @@ def approve(
         raise ArgumentError(
             "an approval or a refusal needs a reason", code="argument.reason", todo="say why, in a sentence"
         )
-    if expires_at is not None and (expires_at.tzinfo is None or expires_at <= as_of):
+    at = said_at or as_of
+    if expires_at is not None and (expires_at.tzinfo is None or expires_at <= at):
         raise ArgumentError(
             "the word would never count", code="argument.expires_at",
             why="it has no time zone" if expires_at.tzinfo is None else "it expires before it is given",
             todo="give a moment in the future, with its time zone",
         )  # fmt: skip
     word = Approval(
-        recorded_at=as_of,
+        recorded_at=_after_what_was_said(lake, model, speaker, approved, at, as_of),
         produced_by=actor.producer,
         model=model.ref,
         person=speaker,
@@ -131,6 +140,20 @@ def standing_of(words: Iterable[Approval], *, as_of: datetime) -> Standing:
     )
 
 
+def in_short(words: Sequence[Approval], form: str = "by {}: {}") -> str:
+    """Who said what, for a reason of bounded length; each in the given form.
+
+    >>> in_short([])
+    ''
+    """
+    told = [
+        form.format(word.person, word.reason[:REASON_TOLD] + "..." * (len(word.reason) > REASON_TOLD))
+        for word in words[:PEOPLE_TOLD]
+    ]
+    more = len(words) - len(told)
+    return "; ".join(told + [f"and by {more} more"] * bool(more))
+
+
 def _speaker(person: str | None, actor: Actor) -> str:
     producer = actor.producer
     if producer.kind is ActorKind.TASK:
@@ -146,6 +169,23 @@ def _speaker(person: str | None, actor: Actor) -> str:
             todo="let each person speak under their own account",
         )  # fmt: skip
     return speaker
+
+
+def _after_what_was_said(
+    lake: Lake, model: ModelVersion, speaker: str, approved: bool, at: datetime, as_of: datetime
+) -> datetime:
+    """``at``, unless this person's word before this one carries the time of a clock that is ahead.
+
+    Dated by its own time, a refusal would be taken back when that clock's time has come, and an approval
+    would never replace the refusal before it.
+    """
+    ahead = [
+        word.recorded_at
+        for word in words_on(lake, model)
+        if word.recorded_at > as_of and same_person(word.person, speaker) and not (approved and word.approved)
+    ]
+    # At one moment a refusal is the later word already.
+    return max([at, *(moment + timedelta(microseconds=1) * approved for moment in ahead)])
 
 
 def person_key(person: str) -> str:

@@ -5,7 +5,8 @@ model one gapless sequence for each alias. An entry is committed under the Delta
 ``<model>/<alias>`` at its own sequence number, *through the very handle on which the entry before was read*:
 of any number of writers exactly one commits, and the others see it and decide from the new state.
 
-Entries form a hash chain. :func:`verify_chain` finds what was changed, left out or cut off.
+Entries form a hash chain. :func:`verify_chain` finds what was changed, left out or cut off, and nothing is
+decided on a chain that is broken.
 
 What it does not do: it does not know MLflow. Aliases there are a projection of this table.
 """
@@ -80,6 +81,7 @@ def append(
         It gives a :class:`Draft` to write, or an existing entry, and then nothing is written.
     :returns: the entry, and whether it was written now.
     :raises ConflictError: ``conflict.ledger``, after many lost races in a row.
+    :raises LakeError: ``lake.ledger_broken``: an entry was changed, left out or cut off.
     :raises UnavailableError: the storage did not answer (``unavailable.ledger``).
     """
     for _ in range(ATTEMPTS):
@@ -114,13 +116,14 @@ def entries(lake: Lake, model: str | None = None, alias: str | None = None) -> l
     for slug in [slug_of(model)] if model is not None else _slugs(lake):
         handle = _open(lake, slug)
         if handle is not None:
-            found.extend(entry for entry in _read(handle) if alias is None or entry.alias == alias)
+            found.extend(entry for entry, _ in _read(handle) if alias is None or entry.alias == alias)
     return sorted(found, key=lambda entry: (entry.model, entry.alias, entry.sequence))
 
 
 def models(lake: Lake) -> list[str]:
-    """Names of the models that have a ledger."""
-    return sorted({entry.model for entry in entries(lake)})
+    """Names of the models that have a ledger, also where an entry cannot be read."""
+    handles = (_open(lake, slug) for slug in _slugs(lake))
+    return sorted({row["model"] for handle in handles if handle is not None for row in _rows(handle)})
 
 
 def aliases(lake: Lake, model: str) -> list[str]:
@@ -130,7 +133,10 @@ def aliases(lake: Lake, model: str) -> list[str]:
 
 
 def state(lake: Lake, model: str, alias: str) -> LedgerState:
-    """The ledger of one alias of one model as it is now."""
+    """The ledger of one alias of one model as it is now.
+
+    :raises LakeError: ``lake.ledger_broken``: an entry was changed, left out or cut off.
+    """
     handle = _open(lake, slug_of(model))
     return LedgerState(model, alias, ()) if handle is None else _state_of(handle, model, alias)
 
@@ -325,25 +331,30 @@ def _slugs(lake: Lake) -> list[str]:
 
 
 def _state_of(handle: DeltaTable, model: str, alias: str) -> LedgerState:
-    mine = [entry for entry in _read(handle) if entry.alias == alias]
-    now = LedgerState(model, alias, tuple(sorted(mine, key=lambda entry: entry.sequence)))
+    """The entries of one alias, whose chain is whole: a champion, a block or a release that somebody changed
+    afterwards is nothing to decide on."""
+    mine = [pair for pair in _read(handle) if pair[0].alias == alias]
+    mine.sort(key=lambda pair: pair[0].sequence)
     written = handle.transaction_version(_app_id(model, alias)) or 0
-    if written != (now.head.sequence if now.head else 0) or written != len(now.entries):
+    problem = next(_chain_problems(mine, written), None)
+    if problem is not None:
         raise LakeError(
             f"the ledger of {model}/{alias} is broken",
             code="lake.ledger_broken",
-            why=f"{written} entries were written, {len(now.entries)} are there",
+            why=problem,
             todo=f"run `xops reconcile {model}` and restore the table's earlier version",
         )
-    return now
+    return LedgerState(model, alias, tuple(entry for entry, _ in mine))
 
 
-def _read(handle: DeltaTable) -> list[PromotionDecision]:
+def _read(handle: DeltaTable) -> list[tuple[PromotionDecision, Mapping[str, Any]]]:
+    """Every entry, and its JSON as it was written."""
     found = []
     for row in _rows(handle):
         try:
-            found.append(PromotionDecision.from_json(json.loads(row["entry"])))
-        except (XOpsError, ValueError, AttributeError) as error:
+            raw = json.loads(row["entry"])
+            found.append((PromotionDecision.from_json(raw), raw))
+        except (XOpsError, ValueError, AttributeError, TypeError) as error:
             raise LakeError(
                 f"the ledger of {row['model']}/{row['alias']} is broken",
                 code="lake.ledger_broken",

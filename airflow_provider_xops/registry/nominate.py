@@ -101,7 +101,7 @@ def nominate(
         )
 
     decision, written = ledger.append(lake, model.name, alias, decide, actor=actor, as_of=as_of)
-    applied = apply_decision(lake, client, decision, actor=actor, as_of=as_of)
+    applied = apply_decision(lake, client, decision, checked=True, actor=actor, as_of=as_of)
     return NominationResult(decision=decision, applied=applied, reused=not written)
 
 
@@ -123,7 +123,8 @@ def retire(
 
     :param reason: why; it stands in the ledger.
     :param expected_sequence: the ledger entry that the alias is thought to rest on; None: whatever it is.
-    :returns: the same entry when the same work asks again.
+    :returns: the same entry when the same work asks again, and where it was retired already and only MLflow
+        has not been told.
     :raises ArgumentError: ``argument.alias``, ``argument.reason``.
     :raises RegistryError: ``registry.no_alias``: it stands for nothing already.
     :raises ConflictError: ``conflict.standing``: it does not rest on the expected entry any more.
@@ -137,9 +138,10 @@ def retire(
     def decide(now: LedgerState) -> Draft | PromotionDecision:
         last = now.standing
         if last is not None and last.outcome is PromotionOutcome.RETIRED:
-            if last.idempotency_key == actor.idempotency_key:
+            # One that MLflow has not been told of is finished, whoever began it.
+            if last.idempotency_key == actor.idempotency_key or not now.is_applied(last):
                 return last
-            if pointed is None or not now.is_applied(last):
+            if pointed is None:
                 raise _no_alias(model_name, alias)
         for entry in now.by_key(actor.idempotency_key, PromotionOutcome.RETIRED):
             if expected_sequence is None or entry.sequence > expected_sequence:
@@ -177,7 +179,7 @@ def expire_nominations(
     """
     retired = []
     for name in [model_name] if model_name is not None else ledger.models(lake):
-        for alias in sorted({entry.alias for entry in ledger.entries(lake, name)}):
+        for alias in ledger.aliases(lake, name):
             now = ledger.state(lake, name, alias)
             if not is_expired(now, as_of):
                 continue

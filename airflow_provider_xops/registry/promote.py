@@ -11,6 +11,9 @@ that the evaluation has deferred (it had no evidence for them yet) must be answe
 same model and evaluation, whose own gates are proved by its digest. One answer that is missing, or has no
 figure, holds the promotion.
 
+**Inputs.** A version that takes other columns than the champion is held unless the caller allows it, which
+the ledger's reason says: a server that follows the ledger would refuse what its callers send.
+
 **People.** Where they were asked, their answer comes first: a no rejects, silence expires, whatever the gates
 say. A refusal that stands holds, asked or not.
 
@@ -51,14 +54,18 @@ from airflow_provider_xops.registry._gate_answers import judge_answers
 from airflow_provider_xops.registry.aliases import CHAMPION, check_alias
 from airflow_provider_xops.registry.apply import apply_decision
 from airflow_provider_xops.registry.client import RegistryClient
+from airflow_provider_xops.registry.inputs import names_inputs, other_inputs
 from airflow_provider_xops.registry.leaks import leak_of
 from airflow_provider_xops.registry.ledger import Draft, LedgerState
 from airflow_provider_xops.registry.loading import model_of
 from airflow_provider_xops.registry.recorded import recorded
 
-__all__ = ["PromotionResult", "promote"]
+__all__ = ["PromotionResult", "check_evaluation", "promote"]
 
 log = logging.getLogger(__name__)
+
+# How the reasons begin that rest on the columns, and so are others where the caller allows them.
+OTHER_INPUTS = "other inputs than "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +87,7 @@ def promote(
     evaluation: Evaluation | None,
     gate_report: GateReport | None = None,
     approval: ApprovalResult | None = None,
+    allow_new_inputs: bool = False,
     actor: Actor,
     as_of: datetime,
 ) -> PromotionResult:
@@ -91,25 +99,23 @@ def promote(
     :param gate_report: the answers to gates that the evaluation deferred (and perhaps to more of them).
     :param approval: what came of asking people about this evaluation; None: nobody was asked. Their words are
         read again: as many different people as were needed must still stand by theirs.
+    :param allow_new_inputs: whether it may take other columns than the champion: what callers send today a
+        server would refuse. The reason in the ledger says that it was allowed.
     :returns: ``promoted``, ``rejected`` (a gate failed, or a person said no), ``expired`` (people were asked,
         too few answered in time) or ``held``; the reason says which of *superseded*, *leak*, *blocked*, *no
-        gates*, *not measured*, *refused*, *approval does not stand*, *other files*, *ledger mismatch* it was.
-        It names the people whose approval stands (``approved_by``), asked or not.
-    :raises ArgumentError: the alias is none (``argument.alias``); the evaluation is of another model or not
-        in the evidence (``argument.evaluation``), or the gate report (``argument.gate_report``) or approval
-        (``argument.approval``) is of another model, evaluation or alias, or not in the evidence.
+        gates*, *not measured*, *refused*, *approval does not stand*, *other files*, *other inputs*, *ledger
+        mismatch* it was. It names the people whose approval stands (``approved_by``), asked or not.
+    :raises ArgumentError: the alias is none (``argument.alias``); the evaluation is of another model, for
+        another alias or not in the evidence (``argument.evaluation``), or the gate report
+        (``argument.gate_report``) or approval (``argument.approval``) is of another model, evaluation or
+        alias, or not in the evidence.
     :raises NotFoundError: the version is not in MLflow. :raises RegistryError: ``registry.model_recreated``.
     :raises UnavailableError: MLflow or the storage did not answer; nothing half-done needs anything but a
         retry.
     """
     check_alias(alias)
-    if evaluation is not None and evaluation.model != model.ref:
-        raise ArgumentError(
-            f"the evaluation is of {evaluation.model}, not of {model.ref}",
-            code="argument.evaluation",
-            todo="pass the evaluation of the model that is to be promoted",
-        )
     if evaluation is not None:
+        check_evaluation(evaluation, model, alias)
         evaluation = recorded(lake, evaluation, argument="evaluation")
     if gate_report is not None:
         _check_report(gate_report, model, evaluation)
@@ -125,7 +131,12 @@ def promote(
 
     def decide(now: LedgerState) -> Draft | PromotionDecision:
         people = people_of(lake, model, approval, as_of=as_of)
-        earlier = _same_decision(now, model, evaluation, evidence, actor, people)
+
+        def against() -> tuple[str, ...]:
+            inputs = "" if allow_new_inputs else _held_by_inputs(now, model, champions.of(now))
+            return (*people.against, inputs)
+
+        earlier = _same_decision(now, model, evaluation, evidence, actor, against)
         if earlier is not None:
             return earlier
         outcome, reason = judge(
@@ -138,6 +149,7 @@ def promote(
             alias_target=lambda: moved_by_hand(client, now, seen_alias),
             people=people,
             other_files=lambda: _other_files(lake, model),
+            allow_new_inputs=allow_new_inputs,
         )
         return Draft(
             outcome=outcome,
@@ -157,7 +169,7 @@ def promote(
     if evaluation is not None:
         holder = f"model:{model.name}/{model.version}"
         pin(lake, evaluation.selection.dataset, reason="evaluation", holder=holder, actor=actor, as_of=as_of)
-    applied = apply_decision(lake, client, decision, actor=actor, as_of=as_of)
+    applied = apply_decision(lake, client, decision, checked=True, actor=actor, as_of=as_of)
     return PromotionResult(decision=decision, applied=applied, reused=not written)
 
 
@@ -172,6 +184,7 @@ def judge(
     gate_report: GateReport | None = None,
     people: People | None = None,
     other_files: Callable[[], str] = str,
+    allow_new_inputs: bool = False,
 ) -> tuple[PromotionOutcome, str]:
     """What the ledger's state and the evaluation say about a candidate; pure but for the functions.
 
@@ -222,10 +235,45 @@ def judge(
             f"other files: v{model.version} was recorded with files of digest {others[:12]}... too, and"
             " nothing tells which of them were evaluated and approved; register these as another version"
         )
-    unknown = (
-        "" if model.training is not None else "; its training data are unknown, so a leak cannot be excluded"
-    )
-    return outcome, f"{reason}{unknown}"
+    inputs = _held_by_inputs(now, model, champion)
+    if inputs and not allow_new_inputs:
+        return held, inputs
+    if inputs:
+        reason += f"; allowed: {inputs}"
+    elif current is not None and not names_inputs(model, champion):
+        reason += f"; its columns cannot be compared with those of {_v(now.current_version)}"
+    if model.training is None:
+        reason += "; its training data are unknown, so a leak cannot be excluded"
+    return outcome, reason
+
+
+def check_evaluation(evaluation: Evaluation, model: ModelVersion, alias: str) -> None:
+    """See that an evaluation is of this version, and against the champion of this alias.
+
+    :raises ArgumentError: ``argument.evaluation``.
+
+    What it does not do: one that does not say for which alias it was made passes; promotion holds it unless
+    the alias has the champion that it met.
+    """
+    if evaluation.model != model.ref:
+        raise ArgumentError(
+            f"the evaluation is of {evaluation.model}, not of {model.ref}",
+            code="argument.evaluation",
+            todo="pass the evaluation of the model that is to be promoted",
+        )
+    if evaluation.alias not in ("", alias):
+        raise ArgumentError(
+            f"{model.ref} was evaluated for {evaluation.alias}, asked about is {alias}",
+            code="argument.evaluation",
+            why=f"its gates are those of {evaluation.alias}, and what they said is no answer for {alias}",
+            todo=f"evaluate it for {alias}: give the same alias to the task that evaluates",
+        )
+
+
+def _held_by_inputs(now: LedgerState, model: ModelVersion, champion: ModelVersion | None) -> str:
+    """The reason not to promote a version that takes other columns than the champion; empty if none."""
+    others = other_inputs(model, champion) if champion is not None else None
+    return f"{OTHER_INPUTS}{_v(now.current_version)}: {others.how}" if others is not None else ""
 
 
 class _Champions:
@@ -258,13 +306,15 @@ def _same_decision(
     evaluation: Evaluation | None,
     evidence: tuple[str, ...],
     actor: Actor,
-    people: People,
+    against: Callable[[], tuple[str, ...]],
 ) -> PromotionDecision | None:
     """What this piece of work has decided before about this model on this evidence.
 
     A retry asks the deferred gates again, and gets other figures (an age, a latency) in another report: its
     own promotion is found by model and evaluation alone. What was held or rejected is decided again when the
-    answers are others, or the words of people that held it.
+    answers are others, or the words of people that held it, or the columns that held it are allowed now.
+
+    :param against: gives what people's words and the columns say against it now.
     """
     basis = _evidence(model, evaluation)
     outcomes = (
@@ -277,8 +327,8 @@ def _same_decision(
         same = (entry.to_version, entry.to_created_at_ms) == (model.version, model.created_at_ms)
         promoted = entry.outcome is PromotionOutcome.PROMOTED
         known = (entry.evidence[:2] if promoted else entry.evidence) == (basis if promoted else evidence)
-        if same and known and entry.reason.startswith((REFUSED, NOT_STANDING)):
-            known = entry.reason in people.against
+        if same and known and entry.reason.startswith((REFUSED, NOT_STANDING, OTHER_INPUTS)):
+            known = entry.reason in against()
         if same and known:
             log.info("This work has decided before: entry %d, %s.", entry.sequence, entry.outcome)
             return entry

@@ -1,9 +1,9 @@
 """Comparing the ledger with MLflow: what was decided is applied, what was moved by hand is reported.
 
-For ``xops reconcile`` and the maintenance DAG. An alias that differs from an *applied* decision was moved by
-somebody, perhaps in an emergency: it becomes an incident and is never moved back by itself. So does an alias
-of which the ledger knows nothing. An incident is opened once; when what it was about has mended itself, or
-was mended, the next run says so and closes it with a record of its own.
+For ``xops reconcile``. An alias that differs from an *applied* decision was moved by somebody, perhaps in an
+emergency: it becomes an incident and is never moved back by itself. So does an alias of which the ledger
+knows nothing. An incident is opened once; when what it was about has mended itself, or was mended, the next
+run says so and closes it with a record of its own.
 
 Three things are done without asking, because they finish what was decided: an unapplied entry is applied, a
 late write of a killed attempt is overwritten (see :mod:`~airflow_provider_xops.registry.apply`), and a
@@ -16,7 +16,6 @@ What it does not do: it looks at aliases and at the versions that they stand for
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -27,8 +26,8 @@ from airflow_provider_xops.records import Actor, Incident, PromotionDecision, Pr
 from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry._against_mlflow import alias_of
 from airflow_provider_xops.registry._incidents import Incidents
-from airflow_provider_xops.registry.aliases import is_gated
-from airflow_provider_xops.registry.apply import apply_decision, late_write
+from airflow_provider_xops.registry.aliases import alias_option, is_gated
+from airflow_provider_xops.registry.apply import apply_decision, close_overtaken, late_write
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.ledger import LedgerState
 from airflow_provider_xops.registry.models import created_ms
@@ -57,6 +56,9 @@ class FindingStatus(StrEnum):
     CHAIN_BROKEN = "chain_broken"
 
 
+_KINDS = frozenset(str(status) for status in FindingStatus)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """What reconciling one alias of one model found, and did.
@@ -77,7 +79,8 @@ class Finding:
     def in_order(self) -> bool:
         """Whether ledger and MLflow agree now, and nobody need look."""
         fine = (FindingStatus.CONSISTENT, FindingStatus.APPLIED, FindingStatus.EXPIRED)
-        return self.status in fine
+        gone = self.status is FindingStatus.NO_CHAMPION and bool(self.mended)
+        return self.status in fine or gone
 
 
 def reconcile(
@@ -92,19 +95,18 @@ def reconcile(
 ) -> list[Finding]:
     """Bring MLflow's aliases to what the ledger decided, and report what a person must look at.
 
-    :param alias: one alias; None means every alias in the model's ledger, and every one that MLflow has.
+    :param alias: one alias; None means every alias in the model's ledger, every one that MLflow has, and
+        every one that an incident is open about.
     :param dry_run: find, but apply nothing, retire nothing and write no incident.
     :returns: one finding for each alias; incidents are also evidence of the lake.
+    :raises NotFoundError: ``not_found.model``: neither the ledger nor MLflow knows the model.
     :raises UnavailableError: MLflow or the storage did not answer.
 
     >>> reconcile(lake, client, model_name="late", actor=me, as_of=now)  # doctest: +SKIP
     """
     case = _Case(lake, client, model_name, actor, as_of, dry_run)
-    if alias:
-        names = [alias]
-    else:
-        names = sorted({*ledger.aliases(lake, model_name), *_aliases(client, model_name)})
     incidents = Incidents(lake)
+    names = [alias] if alias else _names(lake, client, incidents, model_name)
     found = []
     for name in names:
         finding = case.look_at(name)
@@ -166,6 +168,8 @@ class _Case:
                 decision, f"entry {decision.sequence} is decided, MLflow does not know it yet"
             )
         if target == now.current_version:
+            if not self.dry_run:
+                close_overtaken(self.client, now, as_of=self.as_of)
             text = f"{_v(target)} since entry {decision.sequence}"
             return self._finding(FindingStatus.CONSISTENT, alias, text, decision)
         late = late_write(self.client, now, target)
@@ -215,6 +219,7 @@ class _Case:
         nominee = decision.outcome is PromotionOutcome.NOMINATED
         role = "nominee" if nominee else "champion"
         severity = Severity.WARNING if nominee else Severity.CRITICAL
+        retire = f"`xops retire {now.model} --alias {now.alias}`"
         try:
             entity = self.client.get_version(decision.model, decision.to_version or 0)
         except NotFoundError:
@@ -224,9 +229,10 @@ class _Case:
                 (decision.record_id,),
                 decision,
                 message=f"{role} v{decision.to_version} was deleted from MLflow, and its aliases with it",
-                next_step=f"`xops retire {now.model} --alias {now.alias}`, or nominate another version"
+                next_step=f"{retire}, or nominate another version"
                 if nominee
-                else f"`xops rollback {now.model}{_alias_option(now.alias)}` goes back to the one before it",
+                else f"`xops rollback {now.model}{alias_option(now.alias)}` goes back to the one before it;"
+                f" where there is none, {retire} and promote another",
                 severity=severity,
             )
         if decision.to_created_at_ms in (None, created_ms(entity)):
@@ -238,7 +244,8 @@ class _Case:
             decision,
             message=f"v{decision.to_version} in MLflow is not the {role}:"
             " the model was deleted and made again",
-            next_step="train and register the model again, or adopt the version that is there and promote it",
+            next_step="train and register the model again, or adopt the version that is there and promote it;"
+            f" where the {role}'s files are gone too, {retire} first",
             severity=severity,
         )
 
@@ -262,7 +269,7 @@ class _Case:
             )
         return (
             "find out who moved it and why;"
-            f" `xops rollback {self.model} --to N{_alias_option(now.alias)}` makes both agree on"
+            f" `xops rollback {self.model} --to N{alias_option(now.alias)}` makes both agree on"
             f" v{now.current_version}" + (f" or v{target}" if target is not None else "")
         )
 
@@ -297,9 +304,7 @@ class _Case:
 
 def _closed(incidents: Incidents, finding: Finding, actor: Actor, as_of: datetime, dry_run: bool) -> Finding:
     """The finding, and that the incidents about its alias are over, if there are any."""
-    over = incidents.open_about(
-        _subject(finding.model, finding.alias), {str(status) for status in FindingStatus}
-    )
+    over = incidents.open_about(_subject(finding.model, finding.alias), _KINDS)
     if not over:
         return finding
     for incident in over:
@@ -312,19 +317,23 @@ def _closed(incidents: Incidents, finding: Finding, actor: Actor, as_of: datetim
     )
 
 
-def _aliases(client: RegistryClient, model: str) -> Mapping[str, int]:
+def _names(lake: Lake, client: RegistryClient, incidents: Incidents, model: str) -> list[str]:
+    """Every alias that there is something to say of."""
+    decided = ledger.aliases(lake, model)
+    about = _subject(model, "")
+    # Of an alias that is gone from MLflow, and never was in the ledger, only its incident is left to close.
+    troubled = {each.removeprefix(about) for each in incidents.subjects(about, _KINDS)}
     try:
-        return client.aliases(model)
+        return sorted({*decided, *client.aliases(model), *troubled})
     except NotFoundError:
-        return {}
+        # A misspelled name must not pass for a model in good order.
+        if not decided and not troubled:
+            raise
+        return sorted({*decided, *troubled})
 
 
 def _subject(model: str, alias: str) -> str:
     return f"model:{model}/{alias}"
-
-
-def _alias_option(alias: str) -> str:
-    return "" if alias == "champion" else f" --alias {alias}"
 
 
 def _v(version: int | None) -> str:

@@ -22,6 +22,7 @@ from airflow_provider_xops.errors import ArgumentError, ModelError, NotFoundErro
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import Actor, ModelVersion, PromotionDecision, PromotionOutcome
 from airflow_provider_xops.registry import ledger
+from airflow_provider_xops.registry.aliases import alias_option
 from airflow_provider_xops.registry.apply import apply_decision
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.ledger import Draft, LedgerState
@@ -102,7 +103,7 @@ def rollback(
     _check_standing(now, expected_sequence)
     target, created_at_ms, digest = _target(lake, client, now, to_version)
     if verify:
-        _verify(lake, client, model_name, target, created_at_ms, digest)
+        _verify(lake, client, now, target, created_at_ms, digest)
     if dry_run:
         log.info("Would roll %s/%s back from v%s to v%d.", model_name, alias, now.current_version, target)
         return RollbackResult(
@@ -140,7 +141,7 @@ def rollback(
         )
 
     decision, written = ledger.append(lake, model_name, alias, decide, actor=actor, as_of=as_of)
-    applied = apply_decision(lake, client, decision, actor=actor, as_of=as_of)
+    applied = apply_decision(lake, client, decision, checked=written, actor=actor, as_of=as_of)
     return _result(decision, applied=applied, reused=not written, verified=verify if written else None)
 
 
@@ -168,7 +169,7 @@ def release(
         for entry in now.by_key(actor.idempotency_key, PromotionOutcome.RELEASED):
             if entry.to_version == version:
                 return entry
-        blocked = [created for blocked_version, created in now.blocked if blocked_version == version]
+        blocked = [created for number, created in now.blocked if number == version]
         if not blocked:
             raise RegistryError(
                 f"v{version} of {model_name} is not blocked",
@@ -181,7 +182,8 @@ def release(
             expected=now.current_version,
             from_version=now.current_version,
             to_version=version,
-            to_created_at_ms=blocked[-1],
+            # Of several that had this number in turn only the newest can still be there.
+            to_created_at_ms=max(blocked, key=lambda created: created or 0),
         )
 
     entry, _written = ledger.append(lake, model_name, alias, decide, actor=actor, as_of=as_of)
@@ -216,9 +218,15 @@ def _check_standing(now: LedgerState, expected_sequence: int | None) -> None:
 
 
 def _verify(
-    lake: Lake, client: RegistryClient, name: str, version: int, created_at_ms: int | None, digest: str | None
+    lake: Lake,
+    client: RegistryClient,
+    now: LedgerState,
+    version: int,
+    created_at_ms: int | None,
+    digest: str | None,
 ) -> None:
     """Prove the target's files and load them; the error says that nothing was rolled back."""
+    name = now.model
     try:
         record = get_model(lake, name, version, created_at_ms=created_at_ms)
         if digest is not None and record.artifact_digest != digest:
@@ -230,8 +238,8 @@ def _verify(
             f"{name} was not rolled back to v{version}: {error.what}",
             code=error.code,
             why=error.why,
-            todo=f"name another former champion (`xops rollback {name} --to N`); in an emergency, and knowing"
-            " what is there, `--unverified`",
+            todo=f"name another former champion (`xops rollback {name} --to N{alias_option(now.alias)}`);"
+            " in an emergency, and knowing what is there, `--unverified`",
             context=error.context,
         ) from None
     log.info("Model %s v%d is what was registered, and loads.", name, version)
@@ -300,7 +308,8 @@ def _check_blocked(now: LedgerState, version: int, created_at_ms: int | None) ->
             f"v{version} of {now.model} is blocked",
             code="registry.blocked",
             why="it was rolled back from before",
-            todo=f"release it by name first: `xops release {now.model} {version}`",
+            todo="release it by name first:"
+            f" `xops release {now.model} {version}{alias_option(now.alias)} --reason ...`",
         )
 
 

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.hooks.lake import LakeHook
-from airflow_provider_xops.records import ActorKind, Incident, Producer, Severity
 
 __all__ = ["dataset_deadline", "dataset_is_late"]
 
@@ -94,15 +94,15 @@ def _record(table: str, lake_conn_id: str, context: Mapping[str, Any]) -> str:
     dag_id, run_id = run.get("dag_id") or "unknown", run.get("dag_run_id") or run.get("run_id") or "unknown"
     due = _moment(deadline.get("deadline_time"))
     told = f" by {due.isoformat()}" if due is not None else " in time"
-    incident = Incident(
+    incident = records.Incident(
         recorded_at=datetime.now(UTC),
-        produced_by=Producer(
-            kind=ActorKind.SERVICE, id=f"{dag_id}/{run_id}/deadline", dag_id=dag_id, run_id=run_id
+        produced_by=records.Producer(
+            kind=records.ActorKind.SERVICE, id=f"{dag_id}/{run_id}/deadline", dag_id=dag_id, run_id=run_id
         ),
         event_time=due,
         incident=INCIDENT,
         subject=f"{table}/{dag_id}/{run_id}",
-        severity=Severity.WARNING,
+        severity=records.Severity.WARNING,
         message=f"Run {run_id} of DAG {dag_id} has not delivered {table}{told}.",
         next_step="look at the run's tasks in Airflow: what waits, what failed, what is slow",
     )

@@ -159,6 +159,7 @@ class ModelAliasSensor(BaseSensorOperator):
             client_arguments,
             not_reached,
             request_arguments,
+            unusable,
         )
 
         settings = MlflowHook(self.mlflow_conn_id).get_settings()
@@ -169,6 +170,8 @@ class ModelAliasSensor(BaseSensorOperator):
                     response = client.get(**request_arguments(settings, self.model_name, self.alias))
             except httpx.HTTPError as error:
                 raise not_reached(error, **names) from None
+            except (httpx.InvalidURL, ValueError):
+                raise unusable(self.mlflow_conn_id) from None
             found = alias_of(response, **names)
         except UnavailableError as error:
             self._failures += 1

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
     from airflow_provider_xops.settings import MlflowSettings
 
-__all__ = ["AliasTarget", "Wanted", "alias_of", "client_arguments", "not_reached", "request_arguments"]
+__all__ = [
+    "AliasTarget",
+    "Wanted",
+    "alias_of",
+    "client_arguments",
+    "not_reached",
+    "request_arguments",
+    "unreadable",
+    "unusable",
+]
 
 PATH = "/api/2.0/mlflow/registered-models/alias"
 _BUSY = (408, 425, 429)
@@ -144,6 +153,23 @@ def alias_of(response: httpx.Response, *, model_name: str, alias: str) -> AliasT
 def not_reached(error: Exception, *, model_name: str, alias: str) -> XOpsError:
     """The error of a request that got no answer."""
     return _silent(f"reading alias {alias} of model {model_name}", type(error).__name__)
+
+
+def unreadable(error: Exception, conn_id: str) -> XOpsError:
+    """The error of a connection that Airflow did not hand out. Its text is left out: it may hold secrets."""
+    return UnavailableError(
+        f"the Airflow connection {conn_id!r} cannot be read", code="unavailable.connection",
+        why=type(error).__name__, todo="check Airflow's API server, and where connections are kept",
+    )  # fmt: skip
+
+
+def unusable(conn_id: str) -> XOpsError:
+    """The error of an address that nothing can be sent to. The address is left out, as it may hold
+    secrets."""
+    return ArgumentError(
+        f"the address in the Airflow connection {conn_id!r} is no URL", code="argument.mlflow_uri",
+        todo="correct it: http or https, a host, and the number of a port if there is one",
+    )  # fmt: skip
 
 
 def _silent(doing: str, why: str) -> UnavailableError:

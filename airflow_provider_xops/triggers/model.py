@@ -26,6 +26,8 @@ from airflow_provider_xops.triggers._alias import (
     client_arguments,
     not_reached,
     request_arguments,
+    unreadable,
+    unusable,
 )
 
 if TYPE_CHECKING:
@@ -181,7 +183,12 @@ class ModelAliasTrigger(BaseEventTrigger):
         # only threads that asgiref started find their way back to it on Airflow 3.1.
         from asgiref.sync import sync_to_async
 
-        settings = await sync_to_async(self._settings, thread_sensitive=False)()
+        try:
+            settings = await sync_to_async(self._settings, thread_sensitive=False)()
+        except XOpsError:
+            raise
+        except Exception as error:  # of a secrets backend, of Airflow's API server: anything
+            raise unreadable(error, self.mlflow_conn_id) from None
         if self._client is None or settings != self._asked_as:
             await self._hang_up()
             # Kept for the next looks: making one reads all certificates, which costs more than a request.
@@ -192,6 +199,8 @@ class ModelAliasTrigger(BaseEventTrigger):
                 response = await self._client.get(**request_arguments(settings, self.model_name, self.alias))
         except (httpx.HTTPError, TimeoutError) as error:
             raise not_reached(error, model_name=self.model_name, alias=self.alias) from None
+        except (httpx.InvalidURL, ValueError):
+            raise unusable(self.mlflow_conn_id) from None
         return alias_of(response, model_name=self.model_name, alias=self.alias)
 
     async def _hang_up(self) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from airflow_provider_xops import cli
 from airflow_provider_xops.commands import _common
+from airflow_provider_xops.errors import NotFoundError
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import ModelVersion
 from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.approval_results import conclude
 from airflow_provider_xops.registry.approvals import approve
 from airflow_provider_xops.registry.promote import promote
-from tests.unit.registry.builders import AS_OF, a_recorded_evaluation, an_actor
+from tests.unit.registry.builders import AS_OF, a_model, a_recorded_evaluation, an_actor, an_evaluation
 from tests.unit.registry.fake_registry import FakeRegistry, recorded_models
 from tests.unit.registry.test_ledger import rewrite, rows_of
 
@@ -82,6 +85,50 @@ def test_promoting_takes_the_result_of_asking_people(
     assert promoted[0] == 0
     assert "promoted: late v1 for champion (all 1 gates passed; approved by tester)" in promoted[1]
     assert registry.pointed == {"champion": 1}
+
+
+def test_promoting_goes_by_the_newest_evaluation_for_the_alias(
+    lake: Lake, registry: Any, models: list[ModelVersion], xops: Xops
+) -> None:
+    plain = an_evaluation(models[0])
+    for number, alias in enumerate(("champion", "champion-eu"), 1):
+        recorded_at = AS_OF + timedelta(hours=number)
+        lake.evidence.put(dataclasses.replace(plain, alias=alias, recorded_at=recorded_at, record_id=""))
+
+    planned = xops("promote", "late", "1", "--alias", "champion-us", "--dry-run")
+    refused = xops("promote", "late", "1", "--alias", "champion-us")
+    promoted = xops("promote", "late", "1", "--json", "--key", "k")
+
+    for code, said in (planned, refused):
+        assert code == 1
+        assert "[argument.evaluation] late v1 was evaluated for champion-eu" in said
+    assert promoted[0] == 0
+    evaluation = lake.evidence.get("evaluations", json.loads(promoted[1])["evidence"][1])
+    assert (evaluation.alias, registry.pointed) == ("champion", {"champion": 1})
+
+    # one that does not say is for any alias, named ones go first only where they fit
+    lake.evidence.put(plain)
+    code, _ = xops("promote", "late", "1", "--alias", "champion-us")
+    assert (code, registry.pointed) == (0, {"champion": 1, "champion-us": 1})
+
+
+def test_other_columns_are_promoted_where_it_is_said(
+    lake: Lake, registry: Any, models: list[ModelVersion], xops: Xops
+) -> None:
+    lake.evidence.put(an_evaluation(models[0]))
+    assert xops("promote", "late", "1")[0] == 0
+    wider = a_model(9, features=("a", "b", "c"), training=models[0].training, holdout=models[0].holdout)
+    registry.tags[9] = {}
+    for record in (wider, an_evaluation(wider, models[0])):
+        lake.evidence.put(record)
+
+    held, allowed = (
+        xops("promote", "late", "9", *more, "--key", "k") for more in ((), ("--allow-new-inputs",))
+    )
+
+    assert (held[0], allowed[0]) == (1, 0)
+    assert "held: late v9 for champion (other inputs than v1: it needs c" in held[1]
+    assert "promoted: late v9 for champion (all 1 gates passed; allowed: other inputs than v1" in allowed[1]
 
 
 def test_a_rollback_proves_its_target_unless_it_is_told_not_to(
@@ -209,3 +256,50 @@ def test_history_says_what_mlflow_does_not_know_yet(
 
     assert "promoted (not applied)" in said
     assert "MLflow does not know it yet, `xops reconcile` tells it" in said
+
+
+def test_an_act_that_was_overtaken_does_not_say_that_it_is_so(
+    lake: Lake, registry: Any, two: list[ModelVersion], xops: Xops
+) -> None:
+    back = ("rollback", "late", "--reason", "r", "--unverified", "--key", "b")
+    shadow = ("nominate", "late", "3", "--alias", "shadow", "--reason", "r", "--key", "n")
+    end = ("retire", "late", "--alias", "shadow", "--reason", "r", "--key", "e")
+    for act in (back, shadow, end):
+        assert xops(*act)[0] == 0
+        assert xops(*act)[0] == 0  # the same again
+    xops("release", "late", "2", "--reason", "r")
+    promote(
+        lake, registry, model=two[2], expected=1, evaluation=a_recorded_evaluation(lake, two[2], two[0]),
+        actor=an_actor("third"), as_of=AS_OF,
+    )  # fmt: skip
+    xops("nominate", "late", "1", "--alias", "shadow", "--reason", "r")
+
+    for act in (back, shadow, end):
+        code, said = xops(*act)
+        assert code == 1
+        assert "overtaken since" in said
+    assert registry.pointed == {"champion": 3, "shadow": 1}
+
+
+def test_history_shows_what_somebody_wrote_and_obeys_none_of_it(
+    lake: Lake, registry: Any, two: list[ModelVersion], xops: Xops
+) -> None:
+    xops("rollback", "late", "--reason", "worse\x1b[1A\x1b[2K\rpromoted \u202eeno", "--unverified")
+
+    said = xops("history", "late")[1]
+
+    assert "worse?[1A?[2K promoted ?eno" in said
+    assert all(letter.isprintable() for line in said.splitlines() for letter in line)
+
+
+def test_reconciling_a_misspelled_model_is_an_error(
+    lake: Lake, registry: Any, xops: Xops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(name: str) -> Any:
+        raise NotFoundError(f"there is no model {name} in MLflow", code="not_found.model")
+
+    monkeypatch.setattr(registry, "aliases", unknown)
+
+    code, said = xops("reconcile", "laet")
+
+    assert (code, "not_found.model" in said) == (1, True)

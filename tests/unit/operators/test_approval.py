@@ -32,6 +32,7 @@ from airflow_provider_xops.records import (
 )
 from airflow_provider_xops.registry import approval_results
 from airflow_provider_xops.registry.approvals import approve, words_on
+from airflow_provider_xops.registry.promote import promote
 from airflow_provider_xops.version_compat import (
     AirflowFailException,
     AirflowSkipException,
@@ -39,6 +40,7 @@ from airflow_provider_xops.version_compat import (
 )
 from tests.unit.operators.conftest import MakeContext
 from tests.unit.registry.builders import AS_OF, a_model, a_recorded_evaluation, an_actor
+from tests.unit.registry.fake_registry import FakeRegistry, recorded_models
 
 ANSWERED = datetime(2026, 1, 16, 8, 0, tzinfo=UTC)
 ASK, RESULT = "approve.ask_1", "approve.result"
@@ -194,6 +196,43 @@ def test_gate_report_of_another_evaluation_is_not_shown(
         ).execute(make_context())
 
 
+def test_nobody_is_asked_about_an_evaluation_for_another_alias(
+    lake: Lake, evaluation: Evaluation, make_context: MakeContext
+) -> None:
+    other = dataclasses.replace(evaluation, alias="champion-eu", record_id="")
+    lake.evidence.put(other)
+
+    with pytest.raises(AirflowFailException, match=r"argument\.evaluation.*evaluated for champion-eu"):
+        ShowEvidenceOperator(task_id="show", evaluation=other.record_id).execute(make_context())
+    shown = ShowEvidenceOperator(task_id="show", evaluation=other.record_id, alias="champion-eu")
+    assert shown.execute(make_context())["evaluation"] == other.record_id
+
+
+def test_people_are_told_of_columns_that_are_not_the_champions(lake: Lake, make_context: MakeContext) -> None:
+    (champion,) = recorded_models(lake, 1)
+    takes = ("a", "b", "rain_*mm*")
+    wider = dataclasses.replace(
+        champion, version=2, created_at_ms=1002, features=takes, artifact_digest="e" * 64, record_id=""
+    )
+    same = dataclasses.replace(
+        champion, version=3, created_at_ms=1003, artifact_digest="d" * 64, record_id=""
+    )
+    promote(
+        lake, FakeRegistry(), model=champion, expected=None, evaluation=a_recorded_evaluation(lake, champion),
+        actor=an_actor("first"), as_of=AS_OF,
+    )  # fmt: skip
+
+    def shown(model: ModelVersion) -> str:
+        lake.evidence.put(model)
+        evaluation = a_recorded_evaluation(lake, model, champion)
+        show = ShowEvidenceOperator(task_id="show", evaluation=evaluation.record_id)
+        body: str = show.execute(make_context())["body"]
+        return body
+
+    assert r"Its columns are not those of v1: it needs rain\_\*mm\*: requests as they come" in shown(wider)
+    assert "columns" not in shown(same)
+
+
 def test_nobody_is_asked_about_what_cannot_be_an_alias(
     evaluation: Evaluation, make_context: MakeContext
 ) -> None:
@@ -283,6 +322,34 @@ def test_default_of_a_question_that_was_changed_to_yes_is_nobodys_word(
 ) -> None:
     assert answered(form, make_context, None, yes=True)["word"] is None
     assert words_on(lake, model) == []
+
+
+@pytest.mark.parametrize(
+    ("minutes", "yes", "counts"), [(59, True, True), (60 * 5, True, False), (60 * 5, False, True)]
+)
+def test_yes_that_airflow_took_when_the_time_was_over_is_a_no(
+    lake: Lake, model: ModelVersion, evaluation: Evaluation, form: dict[str, Any], make_context: MakeContext,
+    minutes: int, yes: bool, counts: bool,
+) -> None:  # fmt: skip
+    """Its API takes answers while its scheduler, which ends the question, is away."""
+    context = make_context(task_id=ASK)
+    at = context["ti"].start_date + timedelta(minutes=minutes)
+
+    found = ask(form, response_timeout=timedelta(hours=1)).execute_complete(
+        context, event(yes=yes, responded_at=at)
+    )
+
+    assert [word.approved for word in words_on(lake, model)] == ([yes] if counts else [])
+    result = conclude(form, evaluation, make_context(task_id=RESULT), found)
+    assert result["status"] == ("rejected" if not yes else "approved" if counts else "expired")
+    assert ("ana approved when the time was over" in result["reason"]) == (not counts)
+
+
+def test_answer_that_is_none_is_an_argument_and_no_accident(
+    form: dict[str, Any], evaluation: Evaluation, make_context: MakeContext
+) -> None:
+    with pytest.raises(AirflowFailException, match=r"argument\.answers"):
+        conclude(form, evaluation, make_context(task_id=RESULT), {"word": "w", "person": "ana"})
 
 
 def test_who_was_not_asked_has_not_answered(
@@ -610,6 +677,18 @@ def test_group_that_could_never_approve_is_refused(options: dict[str, Any]) -> N
     with pytest.raises(ArgumentError) as raised:
         group_of(**options)
     assert raised.value.code == "argument.people"
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_question_without_time_to_answer_is_refused(
+    form: dict[str, Any], make_context: MakeContext, asked: list[Any], seconds: float
+) -> None:
+    """For Airflow no seconds are no timeout: silence would never be a no."""
+    with pytest.raises(ArgumentError, match=r"argument\.timeout"):
+        group_of(timeout=timedelta(seconds=seconds))
+    with pytest.raises(AirflowFailException, match=r"argument\.timeout"):
+        ask(form, response_timeout=timedelta(seconds=seconds)).execute(make_context(task_id=ASK))
+    assert asked == []
 
 
 def test_approvers_may_come_from_a_template() -> None:

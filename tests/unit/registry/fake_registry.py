@@ -21,7 +21,8 @@ __all__ = ["FakeRegistry", "recorded_models"]
 class FakeRegistry:
     """One model with some versions; made at 1000 + their number, as :func:`.builders.a_model` makes them.
 
-    :param before_alias: called with the version before each alias is set: whoever else decides in between.
+    ``before_alias`` is called with the version before each alias is set: whoever else decides in between.
+    Another ``made_ms`` makes the model anew under its name.
     """
 
     def __init__(self, versions: int = 5) -> None:
@@ -29,6 +30,7 @@ class FakeRegistry:
         self.pointed: dict[str, int] = {}
         self.history: list[int | None] = []
         self.before_alias: Callable[[int], None] = lambda _version: None
+        self.made_ms = 1000
 
     @contextlib.contextmanager
     def session(self, _doing: str, **_: Any) -> Iterator[FakeRegistry]:
@@ -44,7 +46,10 @@ class FakeRegistry:
         if version not in self.tags:
             raise NotFoundError(f"model {name} has no version {version}", code="not_found.model_version")
         return SimpleNamespace(
-            name=name, version=str(version), creation_timestamp=1000 + version, tags=self.tags[version]
+            name=name,
+            version=str(version),
+            creation_timestamp=self.made_ms + version,
+            tags=self.tags[version],
         )
 
     def set_registered_model_alias(self, _name: str, alias: str, version: str) -> None:

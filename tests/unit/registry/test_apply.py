@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -45,10 +47,9 @@ def follow(lake: Lake, registry: FakeRegistry, decision: PromotionDecision) -> b
     return apply_decision(lake, registry, decision, actor=an_actor(), as_of=AS_OF)  # type: ignore[arg-type]
 
 
-def look(lake: Lake, registry: FakeRegistry, **changes: bool) -> tuple[str, str]:
-    (finding,) = reconcile(
-        lake, registry, model_name="late", actor=an_actor(), as_of=AS_OF, **changes  # type: ignore[arg-type]
-    )  # fmt: skip
+def look(lake: Lake, registry: FakeRegistry, **changes: Any) -> tuple[str, str]:
+    given: dict[str, Any] = {"model_name": "late", "actor": an_actor(), "as_of": AS_OF} | changes
+    (finding,) = reconcile(lake, registry, **given)  # type: ignore[arg-type]
     return str(finding.status), finding.message
 
 
@@ -159,6 +160,32 @@ def test_after_a_late_write_was_mended_a_hand_that_does_the_same_is_a_hand(
     assert registry.pointed == {"champion": 1}
 
 
+def test_a_hand_is_not_taken_for_an_attempt_that_was_killed_long_ago(
+    lake: Lake, registry: FakeRegistry
+) -> None:
+    """Killed between the tag and the alias, and overtaken: nothing of it can come any more."""
+    old = decide(lake, 1)
+
+    def die(_version: int) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "before_alias", die)
+        with pytest.raises(Killed):
+            follow(lake, registry, old)
+    follow(lake, registry, decide(lake, 2))
+    # So soon after, it may still be under way.
+    assert look(lake, registry) == ("consistent", "v2 since entry 2")
+    assert look(lake, registry, as_of=AS_OF + timedelta(hours=2), dry_run=True)[0] == "consistent"
+    assert "overtaken_by" not in json.loads(registry.tags[1][DECISION_TAG])
+    assert look(lake, registry, as_of=AS_OF + timedelta(hours=2))[0] == "consistent"
+
+    registry.pointed["champion"] = 1  # by hand, in an emergency
+
+    assert look(lake, registry, as_of=AS_OF + timedelta(days=9))[0] == "ledger_mismatch"
+    assert registry.pointed == {"champion": 1}
+
+
 def test_going_back_by_hand_to_a_champion_that_was_in_service_is_a_hand(
     lake: Lake, registry: FakeRegistry
 ) -> None:
@@ -207,3 +234,18 @@ def test_a_refusal_of_mlflow_is_not_repeated(lake: Lake, registry: FakeRegistry)
     with pytest.raises(RegistryError, match=r"registry\.forbidden"):
         follow(lake, registry, decide(lake, 1))
     assert ledger.state(lake, "late", "champion").unapplied is not None
+
+
+def test_a_decision_is_not_applied_to_another_model_of_its_number(lake: Lake, registry: FakeRegistry) -> None:
+    """Killed before it was applied; meanwhile the model was deleted and made again, and counts from 1."""
+    decision = decide(lake, 1)
+    registry.made_ms = 9_000
+
+    with pytest.raises(RegistryError, match=r"registry\.model_recreated") as caught:
+        follow(lake, registry, decision)
+
+    assert not caught.value.retryable
+    assert registry.pointed == {}
+    assert registry.tags[1] == {}
+    assert ledger.state(lake, "late", "champion").unapplied == decision
+    assert look(lake, registry)[0] == "model_recreated"

@@ -20,6 +20,7 @@ from airflow_provider_xops.records import (
     ApprovalStatus,
     ModelVersion,
     Producer,
+    compact,
 )
 from airflow_provider_xops.registry.approval_results import conclude, people_behind, record_answer
 from airflow_provider_xops.registry.approvals import approve, words_on
@@ -47,6 +48,7 @@ def answer(
         "reason": "looks good",
         "actor": service(),
         "said_at": moment(after),
+        "as_of": moment(after),
     }
     return record_answer(lake, model, person=person, **(values | changes))
 
@@ -236,3 +238,36 @@ def test_approved_is_exactly_enough_different_people_and_no_refusal(
     counting = yes if trainer_counts else yes - {"tester"}
     expected = REJECTED if not all(last.values()) else APPROVED if len(counting) >= people else EXPIRED
     assert result.status is expected
+
+
+def test_no_after_a_yes_of_a_clock_that_was_ahead_stays_a_no_and_one_record(lake: Lake) -> None:
+    yes = answer(lake, "ana", after=60, reason="fine")
+    no, again, third = (
+        answer(lake, "ana", after=5, approved=False, reason="a leak", as_of=moment(later))
+        for later in (5, 6, 7)
+    )
+
+    assert no == again == third
+    for minutes in (8, 61, 500):
+        assert concluded(lake, yes, no, after=minutes, request=f"r{minutes}").status is REJECTED
+
+
+def test_a_no_that_is_written_late_does_not_take_back_what_was_said_since(lake: Lake) -> None:
+    """The lake was away when the answer came, and back when its person approved at a command line."""
+    approve(lake, MODEL, reason="mended", actor=Actor.user("ana", key="k", fence=1), as_of=moment(10))
+    answer(lake, "ana", after=1, approved=False, as_of=moment(20))
+
+    assert [word.approved for word in words_on(lake, MODEL)] == [True, False]
+
+
+def test_many_long_refusals_fit_between_tasks(lake: Lake) -> None:
+    """Their words are records of their own; the ledger must hear of the no all the same."""
+    for number in range(8):
+        answer(lake, f"person {number}", after=number, approved=False, reason="否" * 1_000)
+
+    result = concluded(lake)
+
+    assert result.status is REJECTED
+    assert "person 0" in result.reason
+    assert result.reason.endswith("and by 3 more")
+    assert compact(result)["reason"] == result.reason

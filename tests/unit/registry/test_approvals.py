@@ -131,3 +131,31 @@ def test_words_that_could_not_count_are_refused(lake: Lake, changes: dict[str, A
         say(lake, **changes)
     assert caught.value.code == code
     assert words_on(lake, MODEL) == []
+
+
+def test_a_refusal_is_not_taken_back_by_the_time_of_a_clock_that_was_ahead(lake: Lake) -> None:
+    """Approved where the clock is an hour ahead, refused five minutes later where it is right."""
+    say(lake, "ann", after=1)
+    refused = say(lake, "ann", after=0.1, approved=False)
+
+    assert refused.recorded_at >= AS_OF + timedelta(hours=1)
+    for hours in (0.2, 1, 50):
+        assert standing(lake, after=hours) == ([], ["ann"])
+    assert say(lake, "ann", after=2).approved
+    assert standing(lake, after=2) == (["ann"], [])
+
+
+def test_an_approval_replaces_a_refusal_of_a_clock_that_was_ahead(lake: Lake) -> None:
+    """On the safe side: it counts when that clock's time has come."""
+    say(lake, "ann", after=1, approved=False)
+    say(lake, "ann", after=0.1)
+
+    assert standing(lake, after=0.2) == ([], ["ann"])
+    assert standing(lake, after=1.1) == (["ann"], [])
+
+
+def test_an_approval_of_now_counts_beside_one_of_a_clock_that_was_ahead(lake: Lake) -> None:
+    say(lake, "ann", after=1, reason="early")
+    say(lake, "ann", after=0.1)
+
+    assert standing(lake, after=0.2) == (["ann"], [])

@@ -349,3 +349,27 @@ class LedgerMachine(RuleBasedStateMachine):
 
 LedgerMachine.TestCase.settings = settings(max_examples=6, stateful_step_count=12, deadline=None)
 TestLedgerMachine = LedgerMachine.TestCase
+
+
+@pytest.mark.parametrize(
+    "change", [{"reason": "for money"}, {"to_version": 9}, {"outcome": "held"}, {"to_created_at_ms": 7}]
+)
+def test_nothing_is_decided_on_entries_that_somebody_has_changed(
+    lake: Lake, change: dict[str, object]
+) -> None:
+    """Not only reconciliation finds it: a champion or a block that was changed would be acted on before."""
+    for outcome, version in ((PROMOTED, 1), (PROMOTED, 2), (ROLLED_BACK, 1)):
+        write(lake, outcome, version)
+    write(lake, PROMOTED, 1, alias="canary")
+    rows = rows_of(lake)
+    at = next(i for i, row in enumerate(rows) if (row["alias"], row["sequence"]) == ("champion", 2))
+    rows[at]["entry"] = json.dumps(json.loads(rows[at]["entry"]) | change)
+    rewrite(lake, rows)
+
+    with pytest.raises(LakeError, match=r"lake\.ledger_broken.*entry 2 was changed after it was written"):
+        write(lake, PROMOTED, 3)
+    with pytest.raises(LakeError, match=r"lake\.ledger_broken"):
+        ledger.current(lake, "late", "champion")
+    current = ledger.current(lake, "late", "canary")
+    assert current is not None
+    assert len(rows_of(lake)) == len(rows)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_xops.errors import ArgumentError, NotFoundError, RegistryError
+from airflow_provider_xops.errors import ArgumentError, NotFoundError, RegistryError, UnavailableError
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import ModelVersion
 from airflow_provider_xops.registry import ledger
@@ -180,6 +180,29 @@ def test_a_retired_alias_stands_for_nothing_and_can_be_given_again(
     assert end(lake, registry).decision == done.decision
     assert registry.pointed == {"challenger": 2}
     assert ledger.verify_chain(lake, "late") == []
+
+
+def test_a_retirement_that_was_killed_is_finished_by_whoever_asks_next(
+    lake: Lake, registry: Any, models: list[ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not say that the alias stands for nothing while MLflow still has it."""
+    name(lake, registry, models[0])
+
+    def silent(*_args: Any) -> None:
+        raise UnavailableError("MLflow did not answer", code="unavailable.mlflow")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "delete_registered_model_alias", silent)
+        with pytest.raises(UnavailableError):
+            end(lake, registry)
+    assert registry.pointed == {"challenger": 1}
+
+    done = end(lake, registry, key="somebody else")
+
+    assert (done.applied, done.reused, registry.pointed) == (True, True, {})
+    assert outcomes(lake) == ["nominated", "applied", "retired", "applied"]
+    with pytest.raises(RegistryError, match=r"registry\.no_alias"):
+        end(lake, registry, key="a third")
 
 
 def test_an_alias_that_never_was_cannot_be_retired(lake: Lake, registry: Any) -> None:

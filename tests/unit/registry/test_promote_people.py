@@ -49,8 +49,10 @@ def evaluation(lake: Lake, model: ModelVersion) -> Evaluation:
 
 
 def answer(lake: Lake, model: ModelVersion, person: str, approved: bool = True, **changes: Any) -> Approval:
-    given = {"reason": "looked at it", "actor": SERVICE, "said_at": AS_OF}
-    return record_answer(lake, model, person=person, approved=approved, **(given | changes))
+    given = {"reason": "looked at it", "actor": SERVICE, "said_at": AS_OF} | changes
+    return record_answer(
+        lake, model, person=person, approved=approved, **({"as_of": given["said_at"]} | given)
+    )
 
 
 def result_of(

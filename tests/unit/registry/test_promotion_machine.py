@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class PromotionMachine(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.works = 0
+        self.hours = 0
         self.unsettled = False
         self.by_hand: dict[str, int] = {}
         self.original = ledger._commit
@@ -201,13 +203,20 @@ class PromotionMachine(RuleBasedStateMachine):
 
     @rule()
     def reconciles(self) -> None:
-        found = {
-            each.alias: each
-            for each in reconcile(
-                self.lake, self.registry, model_name="late", actor=an_actor(self.key()), as_of=AS_OF
+        moved = {} if self.unsettled else dict(self.by_hand)
+        before = dict(self.registry.pointed)
+        for _ in range(2):  # what was killed is mended, and an hour later nobody is taken for it any more
+            self.hours += 2
+            as_of = AS_OF + timedelta(hours=self.hours)
+            made = reconcile(
+                self.lake, self.registry, model_name="late", actor=an_actor(self.key()), as_of=as_of
             )
-        }
+        found = {each.alias: each for each in made}
         self.unsettled = False
+        for alias, hand in moved.items():
+            decided = ledger.state(self.lake, "late", alias).current_version
+            if before.get(alias) == hand != decided:
+                assert self.registry.pointed.get(alias) == hand, f"{alias} was moved back without a word"
         for alias in (CHAMPION, SHADOW):
             now = ledger.state(self.lake, "late", alias)
             target, hand = self.registry.pointed.get(alias), self.by_hand.get(alias)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_xops.errors import NotFoundError
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import Incident, ModelVersion
 from airflow_provider_xops.registry import ledger
@@ -149,6 +150,52 @@ def test_what_mended_itself_is_said_once_and_opened_anew_when_it_comes_back(
     assert again.incident.record_id != moved.incident.record_id
     assert once_more.incident == again.incident
     assert incidents(lake) == ["ledger_mismatch", "ledger_mismatch", "mended"]
+
+
+def test_an_incident_about_an_alias_that_is_gone_is_closed(
+    lake: Lake, registry: Any, models: list[ModelVersion], look: Any
+) -> None:
+    """Neither the ledger nor MLflow has the alias any more: only its incident is left of it."""
+    promoted(lake, registry, models[0])
+    registry.pointed["dev"] = 2
+    incident = look()["dev"].incident
+    del registry.pointed["dev"]
+
+    tried, mended = look(dry_run=True)["dev"], look(as_of=LATER)["dev"]
+
+    assert incident is not None
+    assert tried.mended == mended.mended == (incident.record_id,)
+    assert mended.in_order
+    assert incidents(lake) == ["mended", "unknown_alias"]
+    assert set(look()) == {"champion"}
+
+
+def test_a_model_that_nobody_knows_is_an_error(
+    lake: Lake, registry: Any, monkeypatch: pytest.MonkeyPatch, look: Any
+) -> None:
+    def unknown(name: str) -> Any:
+        raise NotFoundError(f"there is no model {name} in MLflow", code="not_found.model")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "aliases", unknown)
+        with pytest.raises(NotFoundError, match=r"not_found\.model"):
+            look(model_name="laet")
+    assert look() == {}
+
+
+def test_a_model_that_is_gone_from_mlflow_still_has_findings(
+    lake: Lake, registry: Any, models: list[ModelVersion], monkeypatch: pytest.MonkeyPatch, look: Any
+) -> None:
+    promoted(lake, registry, models[0])
+    name(lake, registry, models[1])
+
+    def gone(*args: Any) -> Any:
+        raise NotFoundError(f"there is no {args}", code="not_found.model")
+
+    for asked in ("aliases", "alias_target", "get_version"):
+        monkeypatch.setattr(registry, asked, gone)
+
+    assert statuses(look()) == {"champion": "champion_deleted", "challenger": "champion_deleted"}
 
 
 def test_an_incident_is_closed_when_a_decision_has_settled_it(
