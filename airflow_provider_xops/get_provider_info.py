@@ -63,6 +63,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "XOps",
                 "python-modules": [
                     "airflow_provider_xops.triggers.dataset",
+                    "airflow_provider_xops.triggers.deployment",
                     "airflow_provider_xops.triggers.model",
                 ],
             },
@@ -215,6 +216,7 @@ def get_provider_info() -> dict[str, Any]:
             "airflow_provider_xops.links.evidence.ValidationReportLink",
             "airflow_provider_xops.links.mlflow.MlflowModelVersionLink",
             "airflow_provider_xops.links.mlflow.MlflowRunLink",
+            "airflow_provider_xops.links.serving.ServingLink",
         ],
         # No option has a default: Airflow would report it as configured, and hide the environment's.
         "config": {

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_xops.errors import ArgumentError, XOpsError
 from airflow_provider_xops.hooks._forms import ConnectionForm
 from airflow_provider_xops.hooks._settings import configured, connection_or_none, extra_of, mask, number
-from airflow_provider_xops.settings import LakeSettings, lake_settings_from_env
 from airflow_provider_xops.version_compat import AirflowNotFoundException, BaseHook
 
 if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
+    from airflow_provider_xops.settings import LakeSettings
     from airflow_provider_xops.version_compat import Connection
 
 __all__ = ["LakeHook"]
@@ -72,6 +72,8 @@ class LakeHook(ConnectionForm, BaseHook):
 
     def get_settings(self) -> LakeSettings:
         """The settings the domain takes, resolved now; secrets in them are masked in the log from here on."""
+        from airflow_provider_xops.settings import LakeSettings, lake_settings_from_env
+
         connection = connection_or_none(
             self.lake_conn_id, default=self.default_conn_name, conn_type=self.conn_type
         )

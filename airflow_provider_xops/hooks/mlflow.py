@@ -14,11 +14,11 @@ from urllib.parse import urlsplit, urlunsplit
 from airflow_provider_xops.errors import ArgumentError, XOpsError
 from airflow_provider_xops.hooks._forms import ConnectionForm
 from airflow_provider_xops.hooks._settings import configured, connection_or_none, extra_of, mask, number
-from airflow_provider_xops.settings import MlflowSettings, mlflow_settings_from_env, without_userinfo
 from airflow_provider_xops.version_compat import BaseHook
 
 if TYPE_CHECKING:
     from airflow_provider_xops.registry.client import RegistryClient
+    from airflow_provider_xops.settings import MlflowSettings
     from airflow_provider_xops.version_compat import Connection
 
 __all__ = ["MlflowHook"]
@@ -65,6 +65,8 @@ class MlflowHook(ConnectionForm, BaseHook):
 
     def get_settings(self) -> MlflowSettings:
         """The settings the domain takes, resolved now; secrets in them are masked in the log from here on."""
+        from airflow_provider_xops.settings import mlflow_settings_from_env
+
         connection = connection_or_none(
             self.mlflow_conn_id, default=self.default_conn_name, conn_type=self.conn_type
         )
@@ -130,6 +132,8 @@ class MlflowHook(ConnectionForm, BaseHook):
 
 def _uri_of(connection: Connection | None) -> str | None:
     """The tracking URI from host, port and schema, whichever of them hold what."""
+    from airflow_provider_xops.settings import without_userinfo
+
     if connection is None or not connection.host:
         return None
     host, scheme, path = connection.host, connection.schema or "", ""

@@ -24,6 +24,7 @@ __all__ = [
     "QuarantineReportLink",
     "ReportLink",
     "ValidationReportLink",
+    "base_path",
 ]
 
 
@@ -94,9 +95,14 @@ class ModelCardLink(ReportLink):
     name = "Model card"
 
 
+def base_path() -> str:
+    """The path under which this Airflow is served: empty, unless several share a host."""
+    path: str = urlsplit(conf.get("api", "base_url", fallback="")).path
+    return path.rstrip("/")
+
+
 def _page(operator: Any, uri: str | None, folder: str) -> str:
     _, found, path = (uri or "").partition(f"/_xops/{folder}/")
     if not found:
         return ""
-    base = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
-    return f"{base}/xops/lakes/{quote(operator.lake_conn_id, safe='')}/{folder}/{quote(path)}"
+    return f"{base_path()}/xops/lakes/{quote(operator.lake_conn_id, safe='')}/{folder}/{quote(path)}"

@@ -11,20 +11,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError, DataError, NotFoundError, XOpsError
 from airflow_provider_xops.hooks.lake import LakeHook
 from airflow_provider_xops.hooks.mlflow import MlflowHook
 from airflow_provider_xops.operators._arguments import is_empty
-from airflow_provider_xops.records import (
-    XCOM_LIMIT_BYTES,
-    Actor,
-    ActorKind,
-    Evaluation,
-    ModelVersion,
-    Producer,
-    Record,
-    compact,
-)
 from airflow_provider_xops.version_compat import (
     AirflowException,
     AirflowFailException,
@@ -50,7 +41,7 @@ __all__ = [
     "resolved",
 ]
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound="records.Record")
 
 
 class TaskKilled(BaseException):
@@ -145,7 +136,7 @@ class XOpsOperator(BaseOperator):
         self,
         context: Context,
         lake: Lake,
-        record: Record,
+        record: records.Record,
         *,
         reused: bool | None = None,
         emit: bool = True,
@@ -158,8 +149,10 @@ class XOpsOperator(BaseOperator):
         :param more: small plain values added to what is returned, not to the events.
         """
         self.evidence_uri = lake.evidence.uri(record)
-        content = compact(
-            record, uri=self.evidence_uri, limit=XCOM_LIMIT_BYTES - len(json.dumps(more, default=str)) - 64
+        content = records.compact(
+            record,
+            uri=self.evidence_uri,
+            limit=records.XCOM_LIMIT_BYTES - len(json.dumps(more, default=str)) - 64,
         )
         if not emit or (reused and not self.emit_when_reused and not _same_task(record.produced_by, context)):
             self.silence(context)
@@ -214,17 +207,17 @@ class RegistryOperator(XOpsOperator):
         """A client of the server of ``mlflow_conn_id``."""
         return MlflowHook(self.mlflow_conn_id).get_registry()
 
-    def model_given(self, lake: Lake, given: Any) -> ModelVersion:
+    def model_given(self, lake: Lake, given: Any) -> records.ModelVersion:
         """The version meant by an argument ``model``: a model's record, or the one an evaluation is about."""
         from airflow_provider_xops.registry.loading import get_model
 
         try:
-            return self.record(lake, given, ModelVersion, argument="model")
+            return self.record(lake, given, records.ModelVersion, argument="model")
         except (DataError, NotFoundError) as error:
             if error.code not in ("data.record_kind", "not_found.record"):
                 raise
             try:
-                of = self.record(lake, given, Evaluation, argument="model").model
+                of = self.record(lake, given, records.Evaluation, argument="model").model
             except (DataError, NotFoundError, ArgumentError):
                 raise error from None
         return get_model(lake, of.name, of.version, created_at_ms=of.created_at_ms)
@@ -249,15 +242,15 @@ def as_airflow_error(error: XOpsError) -> AirflowException:
     return AirflowException(str(error)) if error.retryable else AirflowFailException(str(error))
 
 
-def actor_of(context: Context) -> Actor:
+def actor_of(context: Context) -> records.Actor:
     """On whose behalf the task acts: the key is the same for every try, the fence rises with each of them."""
     ti: Any = context["ti"]
     map_index = ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
     parts = [ti.dag_id, ti.run_id, ti.task_id] + ([str(map_index)] if map_index is not None else [])
     name = "/".join(parts)
     started = ti.start_date or now()
-    producer = Producer(
-        kind=ActorKind.TASK,
+    producer = records.Producer(
+        kind=records.ActorKind.TASK,
         id=name,
         dag_id=ti.dag_id,
         run_id=ti.run_id,
@@ -265,15 +258,15 @@ def actor_of(context: Context) -> Actor:
         map_index=map_index,
         try_number=ti.try_number,
     )
-    return Actor(producer=producer, idempotency_key=name, fence=int(started.timestamp() * 1_000_000))
+    return records.Actor(producer=producer, idempotency_key=name, fence=int(started.timestamp() * 1_000_000))
 
 
-def resolved(lake: Lake, given: Any, kind: str, *, argument: str) -> Record:
+def resolved(lake: Lake, given: Any, kind: str, *, argument: str) -> records.Record:
     """The record that an argument stands for.
 
     :raises ArgumentError: it is nothing that could stand for one record (``argument.record``).
     """
-    if not isinstance(given, str | Mapping | Record):
+    if not isinstance(given, str | Mapping | records.Record):
         several = isinstance(given, Sequence)
         raise ArgumentError(
             f"{argument} is {'a list' if several else f'a {type(given).__name__}'}, not one record",
@@ -289,6 +282,6 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _same_task(producer: Producer, context: Context) -> bool:
+def _same_task(producer: records.Producer, context: Context) -> bool:
     own = actor_of(context).producer
     return producer.kind == own.kind and producer.id == own.id

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError
-from airflow_provider_xops.records import Outcome
 
 if TYPE_CHECKING:
     from airflow_provider_xops.version_compat import Context
 
 __all__ = ["branches_of", "check_downstream", "follow"]
 
-ALWAYS = (Outcome.PASSED.value, Outcome.FAILED.value)
+ALWAYS = ("passed", "failed")
 RETURN_VALUE = "return_value"
 
 
@@ -31,10 +31,10 @@ def branches_of(given: Any, *, needed: bool) -> dict[str, list[str]]:
         return {}
     if given is not None and not needed:
         raise _refused("branches is given and no policy says branch", "pass on_failure='branch' too")
-    if not isinstance(given, Mapping) or not set(given) <= set(Outcome):
+    if not isinstance(given, Mapping) or not set(given) <= set(records.Outcome):
         raise _refused(
             "branches does not name outcomes",
-            f"map {', '.join(outcome.value for outcome in Outcome)} to ids of tasks",
+            f"map {', '.join(outcome.value for outcome in records.Outcome)} to ids of tasks",
         )
     found: dict[str, list[str]] = {}
     for outcome, ids in given.items():

@@ -8,28 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.links.evidence import EvidenceLink, ModelCardLink
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink, MlflowRunLink
 from airflow_provider_xops.operators._arguments import list_of
 from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now, resolved
-from airflow_provider_xops.records import (
-    Evaluation,
-    GateReport,
-    ModelVersion,
-    PromotionDecision,
-    Reproduction,
-    SmokeTest,
-)
 
 if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
     from airflow_provider_xops.version_compat import Context
 
 __all__ = ["WriteModelCardOperator"]
-
-# What tasks before this one hand over; each of these names one model version.
-_NAMED_BY = (Evaluation, SmokeTest, Reproduction, GateReport)
 
 
 class WriteModelCardOperator(RegistryOperator):
@@ -97,14 +87,14 @@ class WriteModelCardOperator(RegistryOperator):
         self.log.info("Wrote the card of %s: %s", model.ref, card.report_uri)
         return self.hand_over(context, lake, card)
 
-    def _version(self, lake: Lake) -> ModelVersion:
+    def _version(self, lake: Lake) -> records.ModelVersion:
         from airflow_provider_xops.registry.loading import get_model
 
         given = self.model
         kind = given.get("kind") if isinstance(given, Mapping) else getattr(given, "kind", None)
-        if kind == PromotionDecision.kind:
+        if kind == records.PromotionDecision.kind:
             decision = resolved(lake, given, kind, argument="model")
-            assert isinstance(decision, PromotionDecision)
+            assert isinstance(decision, records.PromotionDecision)
             if decision.to_version is None:
                 raise ArgumentError(
                     f"the decision about {decision.model} names no version", code="argument.model",
@@ -114,9 +104,15 @@ class WriteModelCardOperator(RegistryOperator):
             return get_model(
                 lake, decision.model, decision.to_version, created_at_ms=decision.to_created_at_ms
             )
-        for record_type in _NAMED_BY:
+        # What tasks before this one hand over; each of these names one model version.
+        for record_type in (
+            records.Evaluation,
+            records.SmokeTest,
+            records.Reproduction,
+            records.GateReport,
+        ):
             if kind == record_type.kind:
                 of: Any = resolved(lake, given, kind, argument="model")
                 ref = of.model
                 return get_model(lake, ref.name, ref.version, created_at_ms=ref.created_at_ms)
-        return self.record(lake, given, ModelVersion, argument="model")
+        return self.record(lake, given, records.ModelVersion, argument="model")

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.links.evidence import ControlChartsLink, EvidenceLink
 from airflow_provider_xops.operators._arguments import is_empty, list_of, mapping_of, one_of
 from airflow_provider_xops.operators._base import XOpsOperator, actor_of, now
 from airflow_provider_xops.operators._datasets import dataset_of, empty_partition, partitions_of
-from airflow_provider_xops.records import Outcome
 from airflow_provider_xops.version_compat import AirflowSkipException
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class CheckControlChartsOperator(XOpsOperator):
             for incident in open_chart_incidents(lake, reports, actor=actor, as_of=now()):
                 self.log.info("Opened incident %s: %s", incident.record_id, incident.subject)
         # The page of the newest partition that signals, else of the newest.
-        shown = next((one for one in reversed(reports) if one.outcome is Outcome.FAILED), reports[-1])
+        shown = next((one for one in reversed(reports) if one.outcome is records.Outcome.FAILED), reports[-1])
         self.report_uri = shown.report_uri
         returned = self.hand_over(context, lake, shown, reports=[one.record_id for one in reports[-100:]])
         self._act(reports)
@@ -132,10 +132,10 @@ class CheckControlChartsOperator(XOpsOperator):
         from airflow_provider_xops.quality.control import out_of_control
 
         for report in reports:
-            if report.outcome is Outcome.PASSED:
+            if report.outcome is records.Outcome.PASSED:
                 continue
             error = out_of_control(report)
-            signals = report.outcome is Outcome.FAILED
+            signals = report.outcome is records.Outcome.FAILED
             policy = self.on_signal if signals else self.on_no_limits
             if policy == "fail":
                 raise error

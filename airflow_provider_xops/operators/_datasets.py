@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.operators._arguments import is_empty, list_of, mapping_of
 from airflow_provider_xops.operators._base import resolved
 from airflow_provider_xops.operators._events import parse_version, triggering_versions
-from airflow_provider_xops.records import DatasetRef, DatasetVersion
 
 if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
@@ -40,7 +40,7 @@ _RECORD_ID = re.compile(r"[0-9a-f]{32}")
 class NamedDataset:
     """A dataset version, and the partitions that the one who named it meant (None: all)."""
 
-    ref: DatasetRef
+    ref: records.DatasetRef
     partitions: tuple[str, ...] | None
     record_id: str | None = None
 
@@ -68,8 +68,8 @@ def dataset_of(lake: Lake, given: Any, *, argument: str, allow_raw: bool = False
             named, version = parse_version(table, what=argument)
             table = named or table
         return NamedDataset(resolve_ref(lake, table, version=version, allow_raw=allow_raw), None)
-    record = resolved(lake, given, DatasetVersion.kind, argument=argument)
-    assert isinstance(record, DatasetVersion)
+    record = resolved(lake, given, records.DatasetVersion.kind, argument=argument)
+    assert isinstance(record, records.DatasetVersion)
     # A template makes text of a task's output; what it was asked for is in that text too.
     told = mapping_of(given, argument=argument) if _is_output(given) else {}
     asked = told.get("partition")

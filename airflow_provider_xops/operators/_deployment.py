@@ -1,6 +1,6 @@
-"""Operators that bring a version into service, and look at it there.
+"""The operator that brings a version into service.
 
-For :mod:`airflow_provider_xops.operators.model`, their public place.
+For :mod:`airflow_provider_xops.operators.model`, its public place.
 """
 
 from __future__ import annotations
@@ -8,60 +8,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_xops.errors import ArgumentError, GateError, ModelError, XOpsError
+from airflow_provider_xops import records
+from airflow_provider_xops.errors import GateError, ModelError
 from airflow_provider_xops.hooks.serving import ServingHook
 from airflow_provider_xops.links.evidence import EvidenceLink
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink
+from airflow_provider_xops.links.serving import ServingLink
 from airflow_provider_xops.operators._arguments import (
     is_empty,
     list_of,
     mapping_of,
     number,
     one_of,
-    optional,
 )
 from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now
 from airflow_provider_xops.operators._deciding import Meant, meant_by
-from airflow_provider_xops.records import Deployment, DeploymentCheck, Outcome
+from airflow_provider_xops.operators._serving import ServingOperator
 from airflow_provider_xops.version_compat import AirflowSkipException
 
 if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
-    from airflow_provider_xops.registry.client import RegistryClient
     from airflow_provider_xops.serving.targets.base import ServingBackend
-    from airflow_provider_xops.serving.targets.rollout import Deployed, Patience
+    from airflow_provider_xops.serving.targets.rollout import Deployed
     from airflow_provider_xops.version_compat import Context
 
-__all__ = ["CheckDeploymentOperator", "DeployModelOperator"]
+__all__ = ["DeployModelOperator"]
 
 
-class _ServingOperator(RegistryOperator):
-    """What both share: the target, and how long it is waited for."""
-
-    serving_conn_id: str
-    timeout_seconds: float
-    poll_seconds: float
-
-    def target(self, context: Context, lake: Lake, registry: RegistryClient) -> ServingBackend:
-        """The target of ``serving_conn_id``."""
-        hook = ServingHook(self.serving_conn_id)
-        return hook.get_target(lake, registry, actor=actor_of(context), clock=now)
-
-    def patience(self) -> Patience:
-        """As long as ``timeout_seconds`` says, for everything that is waited for."""
-        from airflow_provider_xops.serving.targets.rollout import Patience
-
-        seconds = number(self.timeout_seconds, argument="timeout_seconds")
-        poll = number(self.poll_seconds, argument="poll_seconds")
-        if seconds is None or poll is None or seconds <= 0 or poll <= 0:
-            raise ArgumentError(
-                "timeout_seconds and poll_seconds are positive numbers", code="argument.number",
-                todo="give seconds",
-            )  # fmt: skip
-        return Patience(load_s=seconds, settle_s=min(seconds, 120.0), requests_s=seconds, poll_s=poll)
-
-
-class DeployModelOperator(_ServingOperator):
+class DeployModelOperator(ServingOperator):
     """Brings a version into service step by step; every step's failure leaves the old one serving.
 
     It is loaded beside what serves, on every replica; asked rows whose predictions were recorded at training;
@@ -69,7 +43,8 @@ class DeployModelOperator(_ServingOperator):
     must stay healthy; and confirmed from answers. Give one of ``evaluation``, ``decision`` and ``model``.
 
     A task that was killed goes on after its last step when it is tried again. Ended from outside (a kill, a
-    timeout) before the ledger's entry, it unloads the version; after it, everything stays as it is.
+    timeout) before the ledger's entry, it unloads the version; after it, everything stays as it is. So does a
+    task that was deferred, from Airflow 3.3 on, where the triggerer reaches the lake and the target.
 
     :param evaluation: the output of an ``EvaluateModelOperator``: the version is promoted on the way, by its
         gates, as ``PromoteModelOperator`` would.
@@ -100,7 +75,9 @@ class DeployModelOperator(_ServingOperator):
         ``fail`` (without retries) or ``succeed``.
     :param supersede: end another deployment of this alias that is under way, instead of being refused.
     :param timeout_seconds: how long loading, and the requests that ``min_requests`` needs, are waited for.
-    :param poll_seconds: between two looks at the target.
+    :param poll_seconds: between two looks at the target; 30 at least where the task is deferred meanwhile.
+    :param deferrable: wait without a worker: of each wait the first 10 seconds are in the worker, the rest in
+        the triggerer, with a look every 30 seconds; None: as ``[operators] default_deferrable`` says.
     :raises ModelError: ``model.deployment_failed``: the previous version serves.
     :raises GateError: it was not promoted, and ``on_held`` is ``fail``.
     :raises ConflictError: ``conflict.deployment``: another deployment of this alias is under way.
@@ -114,7 +91,7 @@ class DeployModelOperator(_ServingOperator):
         DeployModelOperator(task_id="deploy", evaluation=judge.output, steps=[0.05, 0.25, 1.0],
                             soak_seconds=300, health={"min_requests": 500, "max_p99_ratio": 1.5})
 
-    What it does not do: it starts no servers, and the task holds a worker's slot while it waits.
+    What it does not do: it starts no servers. An execution timeout does not count the time in the triggerer.
     """
 
     required = ("alias", "role", "on_failure", "on_held")
@@ -123,7 +100,7 @@ class DeployModelOperator(_ServingOperator):
         "alias", "serving_conn_id", "steps", "role", "soak_seconds", "health", "on_failure", "on_held",
         "timeout_seconds", "poll_seconds",
     )  # fmt: skip
-    operator_extra_links = (EvidenceLink(), MlflowModelVersionLink())
+    operator_extra_links = (EvidenceLink(), MlflowModelVersionLink(), ServingLink())
 
     def __init__(
         self,
@@ -147,6 +124,7 @@ class DeployModelOperator(_ServingOperator):
         supersede: bool = False,
         timeout_seconds: float = 600.0,
         poll_seconds: float = 2.0,
+        deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -176,10 +154,11 @@ class DeployModelOperator(_ServingOperator):
         self.supersede = supersede
         self.timeout_seconds = timeout_seconds
         self.poll_seconds = poll_seconds
+        self.deferrable = deferrable
 
     def perform(self, context: Context) -> dict[str, Any]:
         from airflow_provider_xops.serving.targets.health import HealthCondition
-        from airflow_provider_xops.serving.targets.rollout import deploy
+        from airflow_provider_xops.serving.targets.rollout import ComeBack, deploy
 
         one_of(self.on_failure, ("rollback", "hold"), argument="on_failure")
         one_of(self.on_held, ("skip", "fail", "succeed"), argument="on_held")
@@ -191,27 +170,33 @@ class DeployModelOperator(_ServingOperator):
             return self._nothing(context, lake, meant)
         target = self.target(context, lake, registry)
         self.link_model(registry, meant.model.name, meant.model.version)
-        deployed = deploy(
-            lake,
-            registry,
-            target,
-            model=meant.model,
-            alias=self.alias,
-            steps=self._steps(target, whole=meant.decide is not None),
-            decide=meant.decide,
-            role=self.role,
-            health=HealthCondition.of(health),
-            soak_seconds=number(self.soak_seconds, argument="soak_seconds") or 0.0,
-            golden=self.golden,
-            keep_previous=self.keep_previous,
-            allow_new_inputs=self.allow_new_inputs,
-            on_failure=self.on_failure,
-            supersede=self.supersede,
-            last_try=_is_last_try(context),
-            patience=self.patience(),
-            actor=actor_of(context),
-            clock=now,
-        )
+        self.served = (meant.model.name, self.alias)
+        try:
+            deployed = deploy(
+                lake,
+                registry,
+                target,
+                model=meant.model,
+                alias=self.alias,
+                steps=self._steps(target, whole=meant.decide is not None),
+                decide=meant.decide,
+                role=self.role,
+                health=HealthCondition.of(health),
+                soak_seconds=number(self.soak_seconds, argument="soak_seconds") or 0.0,
+                golden=self.golden,
+                keep_previous=self.keep_previous,
+                allow_new_inputs=self.allow_new_inputs,
+                on_failure=self.on_failure,
+                supersede=self.supersede,
+                last_try=_is_last_try(context),
+                patience=self.patience(),
+                actor=actor_of(context),
+                clock=now,
+                away_s=self.away_s(),
+                memory=self._memory,
+            )
+        except ComeBack as later:
+            self.go_away(later, deployment=later.memory["deployment"])
         return self._said(context, lake, deployed)
 
     def on_kill(self) -> None:
@@ -228,7 +213,7 @@ class DeployModelOperator(_ServingOperator):
         return (0.1, 0.5, 1.0) if target.supports_weights else (1.0,)
 
     def _said(self, context: Context, lake: Lake, deployed: Deployed) -> dict[str, Any]:
-        passed = deployed.outcome is Outcome.PASSED
+        passed = deployed.outcome is records.Outcome.PASSED
         returned = self.hand_over(
             context,
             lake,
@@ -243,7 +228,7 @@ class DeployModelOperator(_ServingOperator):
         if passed:
             return returned
         asked = next((each for each in deployed.steps if each.step == "decide"), None)
-        if asked is not None and asked.outcome is Outcome.FAILED:
+        if asked is not None and asked.outcome is records.Outcome.FAILED:
             self._not_decided(asked.message)
             return returned
         raise ModelError(
@@ -270,125 +255,6 @@ class DeployModelOperator(_ServingOperator):
     def _nothing(self, context: Context, lake: Lake, meant: Meant) -> dict[str, Any]:
         assert meant.held is not None
         return self.hand_over(context, lake, meant.held, emit=False)
-
-
-class CheckDeploymentOperator(_ServingOperator):
-    """Looks at what serves an alias: does it answer as at training, and is it well under real requests?
-
-    The result is a record. A ``RollbackModelOperator(check=...)`` after it undoes exactly the decision that
-    was checked, if the check failed.
-
-    :param model_name: the registered model; empty: that of ``deployment``.
-    :param alias: the alias; with ``deployment``, its alias counts.
-    :param deployment: the output of a ``DeployModelOperator``, for the record.
-    :param serving_conn_id: the Airflow connection of the target.
-    :param seconds: how long requests are watched.
-    :param health: what must hold, as for ``DeployModelOperator`` (there is no version to compare with here:
-        give ``max_p99_ms``).
-    :param on_failure: what an outcome other than *passed* does to the task: ``succeed`` (whoever follows
-        decides), or ``fail`` (an errored check, such as a target that did not answer, is tried again).
-    :param timeout_seconds: how long the requests that ``min_requests`` needs are waited for.
-    :param poll_seconds: between two looks at the target.
-    :raises ModelError: ``model.check_failed``, ``model.check_errored``, ``model.check_no_data``, where
-        ``on_failure`` is ``fail``.
-
-    Returns the record of the check. Its asset event is emitted only if it passed.
-
-    Example::
-
-        check = CheckDeploymentOperator(task_id="check", deployment=deploy.output, seconds=600,
-                                        health={"min_requests": 1000, "max_error_rate": 0.001})
-        RollbackModelOperator(task_id="undo", model_name="late", check=check.output,
-                              reason="the check after deployment failed")
-
-    What it does not do: it changes nothing, and it knows no labels: whether predictions were right is found
-    out later.
-    """
-
-    required = ("alias", "on_failure")
-    template_fields = (
-        *RegistryOperator.template_fields, "model_name", "alias", "deployment", "serving_conn_id", "seconds",
-        "health", "on_failure", "timeout_seconds", "poll_seconds",
-    )  # fmt: skip
-    operator_extra_links = (EvidenceLink(), MlflowModelVersionLink())
-
-    def __init__(
-        self,
-        *,
-        model_name: str | None = None,
-        alias: str = "champion",
-        deployment: Any = None,
-        serving_conn_id: str = ServingHook.default_conn_name,
-        seconds: float = 300.0,
-        health: Mapping[str, Any] | str | None = None,
-        on_failure: Literal["succeed", "fail"] = "succeed",
-        timeout_seconds: float = 600.0,
-        poll_seconds: float = 2.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.model_name = model_name
-        self.alias = alias
-        self.deployment = deployment
-        self.is_of_deployment = deployment is not None
-        self.serving_conn_id = serving_conn_id
-        self.seconds = seconds
-        self.health = health
-        self.on_failure = on_failure
-        self.timeout_seconds = timeout_seconds
-        self.poll_seconds = poll_seconds
-
-    def perform(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_xops.serving.targets.check import check_deployment
-        from airflow_provider_xops.serving.targets.health import HealthCondition
-
-        one_of(self.on_failure, ("succeed", "fail"), argument="on_failure")
-        health = mapping_of(self.health, argument="health") if not is_empty(self.health) else None
-        lake, registry = self.lake(), self.registry()
-        deployment, name, alias = None, optional(self.model_name), self.alias
-        if self.is_of_deployment:
-            deployment = self.record(lake, self.deployment, Deployment, argument="deployment")
-            name, alias = name or deployment.model.name, deployment.alias
-        if name is None:
-            raise ArgumentError(
-                f"task {self.task_id} is not told which model to check", code="argument.empty",
-                todo="give model_name or deployment",
-            )  # fmt: skip
-        check = check_deployment(
-            lake,
-            self.target(context, lake, registry),
-            model_name=name,
-            alias=alias,
-            health=HealthCondition.of(health),
-            seconds=number(self.seconds, argument="seconds") or 0.0,
-            deployment=deployment.record_id if deployment is not None else None,
-            patience=self.patience(),
-            actor=actor_of(context),
-            clock=now,
-        )
-        self.link_model(registry, check.model.name, check.model.version)
-        for gate in check.results:
-            self.log.info("%s: %s%s", gate.gate, gate.outcome.value, gate.message and f" ({gate.message})")
-        returned = self.hand_over(context, lake, check, emit=check.outcome is Outcome.PASSED)
-        if check.outcome is Outcome.PASSED or self.on_failure == "succeed":
-            return returned
-        raise _check_error(check)
-
-    def on_kill(self) -> None:
-        """Leave: a check holds nothing open."""
-        self.leave_when_killed()
-
-
-def _check_error(check: DeploymentCheck) -> XOpsError:
-    wrong = [gate for gate in check.results if gate.outcome is not Outcome.PASSED]
-    return ModelError(
-        f"the check of {check.model} as {check.alias} {check.outcome.value.replace('_', ' ')}",
-        code=f"model.check_{check.outcome.value}",
-        why="; ".join(f"{gate.gate}: {gate.message}" for gate in wrong[:3]),
-        todo="look at the record's results; `xops rollback` undoes the decision",
-        retryable=check.outcome is Outcome.ERRORED,
-        context={"check": check.record_id},
-    )
 
 
 def _is_last_try(context: Context) -> bool:

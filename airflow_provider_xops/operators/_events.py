@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError, DataError, NotFoundError
-from airflow_provider_xops.records import RECORD_TYPES, DatasetRef, DatasetVersion
 
 if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
@@ -37,7 +37,7 @@ class TriggeringVersion:
     :param resolved: how it was found: ``event``, ``parameter`` or ``head``.
     """
 
-    ref: DatasetRef
+    ref: records.DatasetRef
     partitions: tuple[str, ...] | None
     records: tuple[str, ...] = ()
     resolved: str
@@ -72,15 +72,15 @@ def triggering_versions(
 
 
 def _from_events(context: Context, lake: Lake, table: str | None) -> list[TriggeringVersion]:
-    by_table: dict[str, list[DatasetVersion]] = {}
+    by_table: dict[str, list[records.DatasetVersion]] = {}
     for name, extra in _extras(context):
         record = _version_in(extra, asset=name, lake=lake)
         if record is not None and table in (None, record.table):
             by_table.setdefault(record.table, []).append(record)
     found = []
-    for _, records in sorted(by_table.items()):
-        highest = max(records, key=lambda record: record.version)
-        same_table = [record for record in records if record.table_uuid == highest.table_uuid]
+    for _, versions in sorted(by_table.items()):
+        highest = max(versions, key=lambda record: record.version)
+        same_table = [record for record in versions if record.table_uuid == highest.table_uuid]
         found.append(
             TriggeringVersion(
                 ref=highest.ref,
@@ -101,17 +101,17 @@ def _extras(context: Context) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield getattr(asset, "name", str(asset)), event.extra or {}
 
 
-def _version_in(extra: Mapping[str, Any], *, asset: str, lake: Lake) -> DatasetVersion | None:
+def _version_in(extra: Mapping[str, Any], *, asset: str, lake: Lake) -> records.DatasetVersion | None:
     """The dataset version an event carries; None for another kind of record and for an event made by hand."""
     content: Any = extra.get("payload") if extra.get("from_trigger") else extra
     if isinstance(content, Mapping) and set(content) <= _BY_HAND:
         return None
     kind = content.get("kind") if isinstance(content, Mapping) else None
-    if kind in RECORD_TYPES and kind != DatasetVersion.kind:
+    if kind in records.RECORD_TYPES and kind != records.DatasetVersion.kind:
         return None
     try:
-        record = lake.evidence.resolve(content, DatasetVersion.kind)
-        if not isinstance(record, DatasetVersion):
+        record = lake.evidence.resolve(content, records.DatasetVersion.kind)
+        if not isinstance(record, records.DatasetVersion):
             raise DataError(f"the extra holds a {type(record).__name__}", code="data.record_kind")
     except (DataError, NotFoundError, ArgumentError) as error:
         raise DataError(

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError, GateError
 from airflow_provider_xops.links.evidence import EvidenceLink
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink
 from airflow_provider_xops.operators._arguments import is_empty, list_of, mapping_of, one_of
 from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now
-from airflow_provider_xops.records import Evaluation, ModelVersion, Outcome
 from airflow_provider_xops.version_compat import AirflowSkipException
 
 if TYPE_CHECKING:
@@ -82,19 +82,19 @@ class CheckGatesOperator(RegistryOperator):
         lake, registry = self.lake(), self.registry()
         evaluation = None
         if is_empty(self.evaluation):
-            model = self.record(lake, self.model, ModelVersion, argument="model")
+            model = self.record(lake, self.model, records.ModelVersion, argument="model")
         else:
-            evaluation = self.record(lake, self.evaluation, Evaluation, argument="evaluation")
+            evaluation = self.record(lake, self.evaluation, records.Evaluation, argument="evaluation")
             of = evaluation.model
             model = get_model(lake, of.name, of.version, created_at_ms=of.created_at_ms)
         report = check_gates(lake, model, evaluation, policy, actor=actor_of(context), as_of=now())
         self.link_model(registry, model.name, model.version, model.run_id, model.experiment_id)
         for result in report.results:
             self.log.info("%s: %s (%s)", result.gate, result.outcome.value, result.message)
-        returned = self.hand_over(context, lake, report, emit=report.outcome is Outcome.PASSED)
-        if report.outcome is Outcome.PASSED or self.on_failure == "succeed":
+        returned = self.hand_over(context, lake, report, emit=report.outcome is records.Outcome.PASSED)
+        if report.outcome is records.Outcome.PASSED or self.on_failure == "succeed":
             return returned
-        closed = [result for result in report.results if result.outcome is not Outcome.PASSED]
+        closed = [result for result in report.results if result.outcome is not records.Outcome.PASSED]
         why = "; ".join(f"{result.gate} {result.outcome.value} ({result.message})" for result in closed)
         if self.on_failure == "skip":
             raise AirflowSkipException(f"gates of {report.policy} for {model.ref}: {why}")

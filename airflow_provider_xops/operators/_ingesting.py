@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.links.evidence import EvidenceLink
 from airflow_provider_xops.operators._arguments import is_empty, list_of, mapping_of, one_of, optional
@@ -15,7 +16,6 @@ from airflow_provider_xops.operators._base import XOpsOperator, actor_of, now
 from airflow_provider_xops.operators._datasets import asked_for, empty_partition, partitions_of
 from airflow_provider_xops.operators._sources import DECLARED, load_declared, no_filesystem
 from airflow_provider_xops.operators.sources import HttpSource, PrefixSource, SqlSource
-from airflow_provider_xops.records import Actor, WriteMode
 from airflow_provider_xops.version_compat import AirflowSkipException, object_storage_path
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class IngestDatasetOperator(XOpsOperator):
         format: str | None = None,
         delimiter: str | None = None,
         na_values: Sequence[str] = ("", "NA"),
-        mode: str = WriteMode.REPLACE.value,
+        mode: str = "replace",
         keys: Sequence[str] = (),
         batch_id: str | None = None,
         on_schema_change: Mapping[str, str] | None = None,
@@ -149,7 +149,7 @@ class IngestDatasetOperator(XOpsOperator):
         more = {**asked_for(self.partition), **found.notes}
         return self.hand_over(context, lake, found.record, reused=found.reused, **more)
 
-    def _load(self, lake: Lake, actor: Actor) -> Ingested:
+    def _load(self, lake: Lake, actor: records.Actor) -> Ingested:
         from airflow_provider_xops.data._spooling import Ingested
         from airflow_provider_xops.data.ingest import ingest
 
@@ -206,10 +206,10 @@ def opener(conn_id: str | None) -> Callable[[str], BinaryIO]:
     return open_file
 
 
-def write_mode(given: Any) -> WriteMode:
+def write_mode(given: Any) -> records.WriteMode:
     """:raises ArgumentError: it is none of replace, append, merge."""
     try:
-        return WriteMode(str(given))
+        return records.WriteMode(str(given))
     except ValueError:
         raise ArgumentError(
             f"mode is {str(given)[:80]!r}", code="argument.mode", todo="use replace, append or merge"

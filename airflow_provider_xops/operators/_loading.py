@@ -24,7 +24,6 @@ from airflow_provider_xops.operators._ingesting import (
     sources_by_partition,
     write_mode,
 )
-from airflow_provider_xops.records import WriteMode
 
 if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
@@ -120,7 +119,7 @@ class TransformDatasetOperator(XOpsOperator):
         steps: str | Sequence[Mapping[str, Any]] | Callable[[], Any] | None = None,
         input: str | None = None,
         partition: str | Sequence[str] | None = None,
-        mode: str = WriteMode.REPLACE.value,
+        mode: str = "replace",
         keys: Sequence[str] = (),
         batch_id: str | None = None,
         on_schema_change: Mapping[str, str] | None = None,

@@ -13,22 +13,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_xops.records import (
-    CheckSummary,
-    DatasetProfile,
-    DatasetRef,
-    Outcome,
-    Severity,
-    ValidationReport,
-)
+from airflow_provider_xops import records
 
 __all__ = ["dataset_name", "profile_lineage", "validation_lineage"]
 
 # OpenLineage's own words for how much a failed test matters.
-SEVERITIES = {Severity.CRITICAL: "error", Severity.WARNING: "warn", Severity.INFO: "info"}
+SEVERITIES = {"critical": "error", "warning": "warn", "info": "info"}
 
 
-def validation_lineage(report: ValidationReport | None, source: str = "") -> Any:
+def validation_lineage(report: records.ValidationReport | None, source: str = "") -> Any:
     """``OperatorLineage`` of a validation: its dataset as input, one assertion for each check that ran.
 
     :param source: names the lake where its address is unknown: the connection's id.
@@ -49,7 +42,7 @@ def validation_lineage(report: ValidationReport | None, source: str = "") -> Any
     except ImportError:
         return None
     # No data is no finding, so it is no assertion either.
-    told = [check for check in report.checks if check.outcome is not Outcome.NO_DATA]
+    told = [check for check in report.checks if check.outcome is not records.Outcome.NO_DATA]
     namespace, name = dataset_name(report.dataset, report.report_uri, source)
     dataset = InputDataset(
         namespace=namespace,
@@ -65,7 +58,7 @@ def validation_lineage(report: ValidationReport | None, source: str = "") -> Any
     return OperatorLineage(inputs=[dataset])
 
 
-def profile_lineage(profile: DatasetProfile | None, source: str = "") -> Any:
+def profile_lineage(profile: records.DatasetProfile | None, source: str = "") -> Any:
     """``OperatorLineage`` of a profile: its dataset as input, with the metrics of every column.
 
     :param source: see :func:`validation_lineage`.
@@ -100,7 +93,7 @@ def profile_lineage(profile: DatasetProfile | None, source: str = "") -> Any:
     return OperatorLineage(inputs=[dataset])
 
 
-def dataset_name(ref: DatasetRef, report_uri: str | None, source: str = "") -> tuple[str, str]:
+def dataset_name(ref: records.DatasetRef, report_uri: str | None, source: str = "") -> tuple[str, str]:
     """OpenLineage's namespace and name of a dataset.
 
     :param report_uri: of any report in the lake: it says where the lake is.
@@ -124,7 +117,7 @@ def dataset_name(ref: DatasetRef, report_uri: str | None, source: str = "") -> t
     return f"{address.scheme}://{host}", f"{address.path.strip('/')}/{ref.table}".lstrip("/")
 
 
-def _version_facet(ref: DatasetRef) -> dict[str, Any]:
+def _version_facet(ref: records.DatasetRef) -> dict[str, Any]:
     if ":" in ref.table:  # a table of a database has no versions
         return {}
     from openlineage.client.generated.dataset_version_dataset import DatasetVersionDatasetFacet
@@ -132,14 +125,14 @@ def _version_facet(ref: DatasetRef) -> dict[str, Any]:
     return {"version": DatasetVersionDatasetFacet(datasetVersion=str(ref.version))}
 
 
-def _assertion(check: CheckSummary) -> dict[str, Any]:
+def _assertion(check: records.CheckSummary) -> dict[str, Any]:
     figures = {
         "unexpected_count": check.unexpected_count,
         "unexpected_percent": check.unexpected_percent,
     }
     return {
         "assertion": check.check,
-        "success": check.outcome is Outcome.PASSED,
+        "success": check.outcome is records.Outcome.PASSED,
         "column": check.column,
         "severity": SEVERITIES[check.severity],
         "actual": None if check.observed is None else str(check.observed),

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError, NotFoundError
 from airflow_provider_xops.links.evidence import EvidenceLink
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink
@@ -22,7 +23,6 @@ from airflow_provider_xops.operators._arguments import (
 )
 from airflow_provider_xops.operators._base import RegistryOperator, XOpsOperator, actor_of, now
 from airflow_provider_xops.operators._datasets import NamedDataset, dataset_or_trigger, partitions_of
-from airflow_provider_xops.records import DatasetVersion, ModelVersion
 from airflow_provider_xops.version_compat import AirflowSkipException
 
 if TYPE_CHECKING:
@@ -320,12 +320,14 @@ def one_dataset(context: Context, lake: Lake, operator: Any) -> NamedDataset:
     return found[0]
 
 
-def model_to_score(lake: Lake, operator: Any) -> ModelVersion:
+def model_to_score(lake: Lake, operator: Any) -> records.ModelVersion:
     """The version that an operator's ``model``, ``model_name``, ``model_version`` and ``alias`` name."""
     from airflow_provider_xops.registry.loading import resolve_model
 
     if operator._model_given:
-        given: ModelVersion = operator.record(lake, operator.model, ModelVersion, argument="model")
+        given: records.ModelVersion = operator.record(
+            lake, operator.model, records.ModelVersion, argument="model"
+        )
         return given
     if is_empty(operator.model_name):
         raise ArgumentError(
@@ -367,4 +369,4 @@ def _record_id(lake: Lake, ref: Any) -> str | None:
     from airflow_provider_xops.lake.history import stored_record
 
     record = stored_record(lake, ref)
-    return record.record_id if isinstance(record, DatasetVersion) else None
+    return record.record_id if isinstance(record, records.DatasetVersion) else None

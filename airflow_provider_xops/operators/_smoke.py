@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ModelError
 from airflow_provider_xops.links.evidence import EvidenceLink
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink
 from airflow_provider_xops.operators._arguments import list_of, number, one_of, whole_number
 from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now
-from airflow_provider_xops.records import Outcome
 
 if TYPE_CHECKING:
     from airflow_provider_xops.version_compat import Context
@@ -110,15 +110,15 @@ class SmokeTestModelOperator(RegistryOperator):
             self.log.info(
                 "%s: %s%s", check.check, check.outcome.value, check.message and f" ({check.message})"
             )
-        returned = self.hand_over(context, lake, test, emit=test.outcome is Outcome.PASSED)
-        if test.outcome is Outcome.PASSED or self.on_failure == "succeed":
+        returned = self.hand_over(context, lake, test, emit=test.outcome is records.Outcome.PASSED)
+        if test.outcome is records.Outcome.PASSED or self.on_failure == "succeed":
             return returned
         raise ModelError(
             f"the smoke test of {model.ref} {test.outcome.value.replace('_', ' ')}",
             code=f"model.smoke_test_{test.outcome.value}",
             why=test.message,
             todo="look at the record's checks; on_failure='succeed' leaves the decision to the gates",
-            retryable=test.outcome is Outcome.ERRORED,
+            retryable=test.outcome is records.Outcome.ERRORED,
             context={"smoke_test": test.record_id},
         )
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.operators._arguments import list_of, mapping_of, optional, whole_number
 from airflow_provider_xops.operators._base import RegistryOperator, actor_of, now
 from airflow_provider_xops.operators._model_writing import ModelWriter, TrainingOperator
-from airflow_provider_xops.records import Selection, TuningStudy
 
 if TYPE_CHECKING:
     from airflow_provider_xops.lake.lake import Lake
@@ -119,13 +119,13 @@ class TrainModelOperator(TrainingOperator):
             "tuning": self._study(lake) if self._tuning_given else None,
         }
 
-    def _study(self, lake: Lake) -> TuningStudy:
+    def _study(self, lake: Lake) -> records.TuningStudy:
         """The study that ``tuning`` stands for; workers that shared one gave a record each."""
         from airflow_provider_xops.training.studies import one_study
 
         one = isinstance(self.tuning, Mapping) or str(self.tuning).lstrip()[:1] == "{"
         given = [self.tuning] if one else list_of(self.tuning, argument="tuning") or [None]
-        return one_study([self.record(lake, each, TuningStudy, argument="tuning") for each in given])
+        return one_study([self.record(lake, each, records.TuningStudy, argument="tuning") for each in given])
 
 
 class AdoptModelOperator(ModelWriter):
@@ -257,7 +257,7 @@ class RecordTrainingOperator(ModelWriter):
         return self.hand_over_model(context, lake, registry, model)
 
 
-def selection_of(given: Any, *, argument: str) -> Selection | None:
+def selection_of(given: Any, *, argument: str) -> records.Selection | None:
     """A ``Selection`` from its JSON form; None where nothing was given.
 
     :raises ArgumentError: it does not have that form.
@@ -267,7 +267,7 @@ def selection_of(given: Any, *, argument: str) -> Selection | None:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Selection).validate_python(mapping_of(given, argument=argument))
+        return TypeAdapter(records.Selection).validate_python(mapping_of(given, argument=argument))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise ArgumentError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_xops import records
 from airflow_provider_xops.errors import ArgumentError
 from airflow_provider_xops.links.evidence import (
     DataDocsLink,
@@ -21,7 +22,6 @@ from airflow_provider_xops.operators._branching import branches_of, check_downst
 from airflow_provider_xops.operators._database import sqlalchemy_engine_of
 from airflow_provider_xops.operators._datasets import asked_for, dataset_of, empty_partition, partitions_of
 from airflow_provider_xops.operators._openlineage import validation_lineage
-from airflow_provider_xops.records import Outcome, Severity, ValidationReport
 from airflow_provider_xops.version_compat import AirflowSkipException, BranchMixIn
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class ValidateDatasetOperator(XOpsOperator, BranchMixIn):
     # Set while performing, for the links and for OpenLineage.
     data_docs_uri: str | None = None
     quarantine_uri: str | None = None
-    lineage_report: ValidationReport | None = None
+    lineage_report: records.ValidationReport | None = None
 
     def __init__(
         self,
@@ -146,23 +146,23 @@ class ValidateDatasetOperator(XOpsOperator, BranchMixIn):
         from airflow_provider_xops.quality.policy import Action, apply_policy, branch_of, stop_error
 
         policies, branches = self._policies()
-        quarantines = policies["on_failure"].get(Severity.CRITICAL.value) == QUARANTINE
+        quarantines = policies["on_failure"].get(records.Severity.CRITICAL.value) == QUARANTINE
         lake = self.lake()
         report = self._validated(context, lake)
         self._remember(lake, report)
         more: dict[str, Any] = {}
-        if quarantines and report.outcome is not Outcome.ERRORED:
+        if quarantines and report.outcome is not records.Outcome.ERRORED:
             report, more = self._parted(context, lake, report)
             self._remember(lake, report)
             # What still fails critically fails as a whole: too few rows are left, for one.
-            policies["on_failure"] = {**policies["on_failure"], Severity.CRITICAL.value: "fail"}
+            policies["on_failure"] = {**policies["on_failure"], records.Severity.CRITICAL.value: "fail"}
         returned = self.hand_over(context, lake, report, **more)
         action = apply_policy(report, **policies)
         if action is Action.SKIP:
             raise AirflowSkipException(str(stop_error(report)))
         if action is Action.FAIL:
             raise stop_error(report)
-        if report.outcome is not Outcome.PASSED:
+        if report.outcome is not records.Outcome.PASSED:
             self.log.warning("Going on although: %s", stop_error(report))
         if action is Action.BRANCH:
             return follow(self, context, branches[branch_of(report, **policies)], returned)
@@ -182,14 +182,16 @@ class ValidateDatasetOperator(XOpsOperator, BranchMixIn):
 
         given = self.on_failure
         if isinstance(given, str) and not given.strip().startswith("{"):
-            words = {Severity.CRITICAL.value: one_of(given, POLICIES["on_failure"], argument="on_failure")}
+            words = {
+                records.Severity.CRITICAL.value: one_of(given, POLICIES["on_failure"], argument="on_failure")
+            }
         else:
             words = dict(mapping_of(given, argument="on_failure"))
         policies: dict[str, Any] = {"on_failure": words}
         for name in ("on_error", "on_no_data"):
             policies[name] = one_of(getattr(self, name), POLICIES[name], argument=name)
         named = self.branches if isinstance(self.branches, Mapping) else {}
-        for name, outcome in (("on_error", Outcome.ERRORED), ("on_no_data", Outcome.NO_DATA)):
+        for name, outcome in (("on_error", records.Outcome.ERRORED), ("on_no_data", records.Outcome.NO_DATA)):
             if outcome.value in named:
                 policies[name] = BRANCH
             elif policies[name] == BRANCH:
@@ -211,7 +213,7 @@ class ValidateDatasetOperator(XOpsOperator, BranchMixIn):
             )
         return policies, branches
 
-    def _validated(self, context: Context, lake: Lake) -> ValidationReport:
+    def _validated(self, context: Context, lake: Lake) -> records.ValidationReport:
         from airflow_provider_xops.quality.validate import validate, validate_table
 
         self.samples = one_of(self.samples, SAMPLES, argument="samples")
@@ -254,8 +256,8 @@ class ValidateDatasetOperator(XOpsOperator, BranchMixIn):
         )
 
     def _parted(
-        self, context: Context, lake: Lake, report: ValidationReport
-    ) -> tuple[ValidationReport, dict[str, Any]]:
+        self, context: Context, lake: Lake, report: records.ValidationReport
+    ) -> tuple[records.ValidationReport, dict[str, Any]]:
         from airflow_provider_xops.quality.quarantine import quarantine
 
         parted = quarantine(
@@ -279,7 +281,7 @@ class ValidateDatasetOperator(XOpsOperator, BranchMixIn):
     def _engine(self) -> str:
         return "duckdb" if is_empty(self.engine) else str(self.engine)
 
-    def _remember(self, lake: Lake, report: ValidationReport) -> None:
+    def _remember(self, lake: Lake, report: records.ValidationReport) -> None:
         # For the links of a task that fails before it hands over too: that is when somebody looks.
         self.evidence_uri = lake.evidence.uri(report)
         self.lineage_report = report
@@ -323,7 +325,7 @@ class PublishDatasetOperator(XOpsOperator):
         from airflow_provider_xops.data.publish import publish
 
         lake = self.lake()
-        report = self.record(lake, self.report, ValidationReport, argument="report")
+        report = self.record(lake, self.report, records.ValidationReport, argument="report")
         result = publish(
             lake,
             report,

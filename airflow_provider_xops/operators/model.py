@@ -22,7 +22,8 @@ Each returns its record (small plain JSON) and puts the same into the asset even
 from __future__ import annotations
 
 from airflow_provider_xops.operators._card import WriteModelCardOperator
-from airflow_provider_xops.operators._deployment import CheckDeploymentOperator, DeployModelOperator
+from airflow_provider_xops.operators._deployment import DeployModelOperator
+from airflow_provider_xops.operators._deployment_check import CheckDeploymentOperator
 from airflow_provider_xops.operators._evaluation import ChooseModelOperator, EvaluateModelOperator
 from airflow_provider_xops.operators._gates import CheckGatesOperator
 from airflow_provider_xops.operators._labels import JoinLabelsOperator

@@ -1,8 +1,9 @@
-"""Read-only pages over a lake: its reports, model cards and evidence records.
+"""Read-only pages over a lake (its reports, model cards and evidence records) and over what serves models.
 
-For the links on Airflow's task pages: a browser cannot open ``file://`` or ``s3://``, and has no right to.
-Only what lies under the lake's reports and evidence is served, only to those whom Airflow's auth manager lets
-see plugin pages, and with a policy that runs no script of a report.
+For the links on Airflow's task pages: a browser cannot open ``file://`` or ``s3://``, nor ask servers whose
+key it does not have, and has no right to. Only what lies under the lake's reports and evidence is served, and
+which versions answer, only to those whom Airflow's auth manager lets see plugin pages, and with a policy that
+runs no script of a report.
 
 What it does not do: it reads no table and opens no Delta log (their runtime does not survive the server's
 forks), so a record that maintenance has folded into a table is answered by naming the command that reads it.
@@ -21,6 +22,7 @@ from fastapi import Depends, FastAPI, HTTPException, Response
 
 from airflow_provider_xops.errors import UnavailableError, XOpsError
 from airflow_provider_xops.hooks.lake import LakeHook
+from airflow_provider_xops.hooks.serving import ServingHook
 from airflow_provider_xops.records import RECORD_TYPES
 
 __all__ = ["create_app"]
@@ -45,7 +47,7 @@ def create_app() -> FastAPI:
     """The application Airflow mounts under ``/xops``."""
     app = FastAPI(
         title="XOps",
-        description="Reports and evidence of the lake, read only.",
+        description="Reports and evidence of the lake, and what serves models; read only.",
         dependencies=[Depends(requires_access_view(AccessView.PLUGINS))],
         openapi_url=None,
     )
@@ -70,6 +72,18 @@ def create_app() -> FastAPI:
             MEDIA_TYPES[".json"],
             f"record {record_id} (folded by maintenance? xops show {kind} {record_id})",
         )
+
+    @app.get("/serving/{conn_id}/{model}/{alias}")
+    def serving(conn_id: str, model: str, alias: str) -> Response:
+        """What every server of a target says that it serves now, as JSON."""
+        from airflow_provider_xops.serving.targets.look import what_serves
+
+        try:
+            found = what_serves(ServingHook(conn_id).get_settings(), model=model, alias=alias)
+        except XOpsError as error:
+            log.warning("Cannot ask the servers of connection %s: %s", conn_id, error)
+            raise HTTPException(404, f"the connection {conn_id!r} gives no servers to ask") from error
+        return _answer(json.dumps(found, indent=2).encode(), MEDIA_TYPES[".json"], "servers")
 
     return app
 

@@ -13,7 +13,7 @@ URL_PREFIX = "/xops"
 
 
 class XOpsPlugin(AirflowPlugin):
-    """Serves the lake's validation reports and evidence records under ``/xops`` (see :mod:`.api`)."""
+    """Serves the lake's reports and evidence, and what serves models, under ``/xops`` (see :mod:`.api`)."""
 
     name = "xops"
 

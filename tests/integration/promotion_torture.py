@@ -9,7 +9,6 @@ round's.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import random
 import signal
@@ -29,9 +28,9 @@ from airflow_provider_xops.registry.promote import promote
 from airflow_provider_xops.registry.reconcile import reconcile
 from airflow_provider_xops.settings import LakeSettings, MlflowSettings
 from tests.integration.registry_steps import bare_version, fresh_name
+from tests.processes import CONTEXT
 from tests.unit.registry.builders import AS_OF, a_recorded_evaluation, an_actor
 
-PRELOAD = ["mlflow.sklearn", "deltalake", "boto3", "airflow_provider_xops.lake._s3", __name__]
 ROUND_LIMIT_S = 300.0
 # A request that a killed process has sent may still be on its way.
 SETTLE_S = 0.25
@@ -107,8 +106,6 @@ class Torture:
     def __init__(self, lake: Lake, mlflow: Any, *, promoters: int, kills: int, seed: int) -> None:
         self.lake, self.client = lake, RegistryClient(mlflow.settings(timeout_s=120, max_retries=3))
         self.url, self.kills, self.rng = mlflow.url, kills, random.Random(seed)
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(PRELOAD)
         self.slots = [Slot() for _ in range(promoters)]
         self.name = fresh_name("torture")
         self.versions = [bare_version(self.client, lake, self.name) for _ in range(promoters + 1)]
@@ -216,8 +213,8 @@ class Torture:
         fresh = []
         for slot in self.slots:
             if slot.process is None:
-                slot.pipe, theirs = self.context.Pipe()
-                slot.process = self.context.Process(
+                slot.pipe, theirs = CONTEXT.Pipe()
+                slot.process = CONTEXT.Process(
                     target=promoter, args=(theirs, self.url, self.lake.settings), daemon=True
                 )
                 slot.process.start()

@@ -6,13 +6,11 @@ A real scheduler, API server and triggerer with users of their own, a real MLflo
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_xops.errors import NotFoundError, RegistryError
+from airflow_provider_xops.errors import NotFoundError
 from airflow_provider_xops.lake.lake import Lake, init_lake, open_lake
 from airflow_provider_xops.records import (
     ApprovalResult,
@@ -78,7 +76,6 @@ class Stage:
 
     def __init__(self, airflow: AirflowServer, lake: Lake, client: RegistryClient, watched: str) -> None:
         self.airflow, self.lake, self.client, self.watched = airflow, lake, client, watched
-        self.apis = {name: airflow.api(name) for name in ("admin", *USERS)}
 
     def ask(self, dag_id: str) -> ModelVersion:
         """Start a DAG about a version that has just been evaluated."""
@@ -86,7 +83,7 @@ class Stage:
         model = bare_version(self.client, self.lake, fresh_name(dag_id).replace(" ", "-"))
         evaluation = a_recorded_evaluation(self.lake, model)
         conf = {"evaluation": evaluation.record_id}
-        patiently(lambda: self.apis["admin"].trigger(dag_id, model.name, conf))
+        self.airflow.start(dag_id, model.name, conf)
         return model
 
     def answer(
@@ -99,59 +96,16 @@ class Stage:
         reason: str | None = None,
     ) -> int:
         """Answer a question through the REST API; gives the status of the API's answer."""
-        path = f"/dags/{dag_of(model)}/dagRuns/{model.name}/taskInstances/approve.{task}/-1/hitlDetails"
-        body: dict[str, Any] = {"chosen_options": ["Approve" if yes else "Reject"], "params_input": {}}
-        if reason is not None:
-            body["params_input"] = {"reason": reason}
-        try:
-            patiently(lambda: self.apis[user].call("PATCH", path, body))
-        except RegistryError as error:
-            return int(error.context["status"])
-        return 200
-
-    def state(self, dag_id: str, run_id: str, task_id: str) -> str | None:
-        tasks = self.apis["admin"].tasks(dag_id, run_id)
-        return next((task["state"] for task in tasks if task["task_id"] == task_id), None)
-
-    def until(self, true: Callable[[], Any], what: str, seconds: float = 600) -> Any:
-        """Wait for something that real processes do.
-
-        :raises AssertionError: it did not come, with what the servers said.
-        """
-        deadline = time.monotonic() + seconds
-        while not (found := patiently(true)):
-            assert time.monotonic() < deadline, f"{what} did not come\n{self.airflow.logs()}"
-            time.sleep(0.5)
-        return found
-
-    def parked(self, dag_id: str, run_id: str, task_id: str) -> None:
-        """Wait until a task waits, and the scheduler has heard that its worker is gone.
-
-        A task that goes on before that is failed by Airflow 3.3, which takes the end of the worker that asked
-        for the end of one that never began. People are slower.
-        """
-        self.until(
-            lambda: self.state(dag_id, run_id, task_id) in ("awaiting_input", "deferred"),
-            f"{task_id} of {run_id}",
-        )
-        log = self.airflow.home / "airflow-scheduler.log"
-        heard = f"Finished: dag_id={dag_id}, task_id={task_id}, run_id={run_id},"
-        self.until(lambda: heard in log.read_text(errors="replace"), f"the scheduler's word on {task_id}")
+        return self.airflow.answer(user, dag_of(model), model.name, f"approve.{task}", yes=yes, reason=reason)
 
     def open_question(self, model: ModelVersion, task: str = "ask_1") -> None:
-        self.parked(dag_of(model), model.name, f"approve.{task}")
+        self.airflow.parked(dag_of(model), model.name, f"approve.{task}")
 
     def decided(self, model: ModelVersion) -> PromotionDecision:
         """The ledger's entry about the version, once the run is over."""
         dag_id = dag_of(model)
-        run = self.until(
-            lambda: (
-                (found := self.apis["admin"].run(dag_id, model.name))["state"] in ("success", "failed")
-                and found
-            ),
-            f"the end of {model.name}",
-        )
-        assert run["state"] == "success", self.why_failed(dag_id, model.name)
+        run = self.airflow.ended(dag_id, model.name)
+        assert run["state"] == "success", self.airflow.why_failed(dag_id, model.name)
         made = [
             entry
             for entry in ledger.entries(self.lake, model.name, "champion")
@@ -159,14 +113,6 @@ class Stage:
         ]
         assert len(made) == 1
         return made[0]
-
-    def why_failed(self, dag_id: str, run_id: str) -> str:
-        api = self.apis["admin"]
-        return "\n".join(
-            f"{task['task_id']}: {task['state']}\n{api.task_log(dag_id, run_id, task)[-3000:]}"
-            for task in api.tasks(dag_id, run_id)
-            if task["state"] not in ("success", "upstream_failed")
-        )
 
     def result_of(self, model: ModelVersion) -> ApprovalResult:
         found = [
@@ -176,18 +122,6 @@ class Stage:
         ]
         assert len(found) == 1
         return found[0]
-
-
-def patiently(ask: Callable[[], Any]) -> Any:
-    """What a request gives; repeated where Airflow's SQLite was busy (HTTP 500, and nothing was changed)."""
-    for _ in range(20):
-        try:
-            return ask()
-        except RegistryError as error:
-            if error.context.get("status") != 500:
-                raise
-            time.sleep(0.5)
-    return ask()
 
 
 def dag_of(model: ModelVersion) -> str:
@@ -211,14 +145,8 @@ def stage(mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory)
     }
     dags = {"approvals.py": APPROVALS, "watched.py": WATCHED.format(name=watched)}
     with airflow(dags, users=USERS, environment=connections) as server:
-        made = Stage(server, lake, client, watched)
-
-        def there() -> bool:
-            return {"two", "anybody", "one", "silence", "follow", "wait"} <= set(made.apis["admin"].dags())
-
-        made.until(there, "the DAGs")
-        assert made.apis["admin"].import_errors() == []
-        yield made
+        server.dags_are_there("two", "anybody", "one", "silence", "follow", "wait")
+        yield Stage(server, lake, client, watched)
 
 
 def point(client: RegistryClient, name: str, version: int) -> None:
@@ -277,19 +205,19 @@ def test_people_decide_through_the_rest_api_and_the_ledger_knows(stage: Stage) -
 
 
 def test_moved_alias_starts_a_dag_and_ends_a_wait(stage: Stage) -> None:
-    api = stage.apis["admin"]
-    patiently(lambda: api.trigger("wait", "w", {}))
-    stage.parked("wait", "w", "wait")
+    api = stage.airflow.api()
+    stage.airflow.start("wait", "w")
+    stage.airflow.parked("wait", "w", "wait")
     # what the watcher saw first is kept with the asset where this Airflow keeps anything
     before = {run["dag_run_id"] for run in api.runs("follow")}
-    stage.until(lambda: _cursor(stage) in (None, 1), "the first look of the watcher")
+    stage.airflow.until(lambda: _cursor(stage) in (None, 1), "the first look of the watcher")
 
     point(stage.client, stage.watched, 2)
 
-    stage.until(lambda: api.run("wait", "w")["state"] == "success", "the end of the wait")
+    stage.airflow.until(lambda: api.run("wait", "w")["state"] == "success", "the end of the wait")
     found = api.xcom("wait", "w", "wait")
     assert (found["version"], found["alias"], found["model"]) == (2, "champion", stage.watched)
-    started = stage.until(
+    started = stage.airflow.until(
         lambda: [run for run in api.runs("follow") if run["dag_run_id"] not in before], "the DAG that follows"
     )
     path = f"/dags/follow/dagRuns/{started[0]['dag_run_id'].replace('+', '%2B')}/upstreamAssetEvents"
@@ -300,7 +228,7 @@ def test_moved_alias_starts_a_dag_and_ends_a_wait(stage: Stage) -> None:
 
 def _cursor(stage: Stage) -> int | None:
     """The version that the watcher has seen, as Airflow 3.3 keeps it; 1 where it cannot be asked."""
-    api = stage.apis["admin"]
+    api = stage.airflow.api()
     (asset,) = [one for one in api.call("GET", "/assets")["assets"] if one["name"] == "champion"]
     try:
         kept = api.call("GET", f"/assets/{asset['id']}/state-store")

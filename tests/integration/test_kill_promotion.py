@@ -8,7 +8,6 @@ each commit to the ledger and each evidence object.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from airflow_provider_xops.registry.promote import promote
 from airflow_provider_xops.registry.reconcile import reconcile
 from airflow_provider_xops.settings import LakeSettings, MlflowSettings
 from tests.integration import registry_steps
+from tests.processes import CONTEXT
 from tests.unit.registry.builders import AS_OF, a_recorded_evaluation, an_actor
 
 pytestmark = pytest.mark.server
@@ -97,9 +97,6 @@ def attempt(work: str, url: str, lake_uri: str, name: str, fence: int) -> None:
 
 def forker(pipe: Connection) -> None:
     """Fork a child for each order; children die at will, this process stays."""
-    import mlflow.sklearn  # noqa: F401
-    import skops.io  # noqa: F401
-
     while True:
         order = pipe.recv()
         if order is None:
@@ -123,9 +120,8 @@ class Attempts:
 
     def __init__(self, url: str, lake: Lake, folder: Path) -> None:
         self.url, self.lake_uri, self.report = url, lake.storage.uri, folder / "steps.json"
-        context = multiprocessing.get_context("spawn")
-        self.pipe, other = context.Pipe()
-        self.process = context.Process(target=forker, args=(other,), daemon=True)
+        self.pipe, other = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=forker, args=(other,), daemon=True)
         self.process.start()
 
     def run(self, work: str, name: str, *, kill_before: int = NEVER, fence: int = 1) -> tuple[int, list[str]]:

@@ -9,7 +9,6 @@ both servers without a pause: no request may fail, and each answer is of a versi
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import threading
@@ -32,6 +31,7 @@ from airflow_provider_xops.serving.targets.own import OwnServers
 from airflow_provider_xops.settings import LakeSettings, MlflowSettings
 from tests import servers
 from tests.integration.rollout_world import World, make_world, utc_now
+from tests.processes import CONTEXT
 
 pytestmark = pytest.mark.server
 
@@ -94,11 +94,6 @@ def attempt(order: dict[str, Any]) -> None:
 
 def forker(pipe: Connection) -> None:
     """Fork a child for each order; children die at will, this process stays."""
-    import mlflow.sklearn  # noqa: F401
-    import skops.io  # noqa: F401
-
-    import airflow_provider_xops.serving._smoke_checks  # noqa: F401
-
     while True:
         order = pipe.recv()
         if order is None:
@@ -159,9 +154,8 @@ class Stage:
         self.callers = Callers(
             hosts, {"dataframe_split": {"columns": ["x", "y"], "data": [[0.1, 0.2], [1.5, -1.0]]}}
         )
-        context = multiprocessing.get_context("spawn")
-        self.pipe, other = context.Pipe()
-        self.process = context.Process(target=forker, args=(other,), daemon=True)
+        self.pipe, other = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=forker, args=(other,), daemon=True)
         self.process.start()
 
     def target(self) -> OwnServers:

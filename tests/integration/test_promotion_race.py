@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -19,6 +18,7 @@ from airflow_provider_xops.registry.loading import get_model
 from airflow_provider_xops.registry.promote import promote
 from airflow_provider_xops.settings import LakeSettings, MlflowSettings
 from tests.integration.registry_steps import bare_version, fresh_name
+from tests.processes import CONTEXT
 from tests.unit.registry.builders import AS_OF, a_recorded_evaluation, an_actor
 
 pytestmark = pytest.mark.server
@@ -50,15 +50,10 @@ def promoter(pipe: Connection, start: Barrier, url: str, lake_uri: str) -> None:
 
 @pytest.fixture
 def promoters(mlflow_server: Any, lake: Lake) -> Iterator[list[Connection]]:
-    # A clean server process imports once and opens nothing; the promoters are forked from it. (Sixteen
-    # processes
-    # that each import MLflow take minutes on a small machine, and deltalake must not be forked once in use.)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlflow.sklearn", "deltalake", __name__])
-    start, pipes, processes = context.Barrier(PROMOTERS), [], []
+    start, pipes, processes = CONTEXT.Barrier(PROMOTERS), [], []
     for _ in range(PROMOTERS):
-        mine, theirs = context.Pipe()
-        process = context.Process(
+        mine, theirs = CONTEXT.Pipe()
+        process = CONTEXT.Process(
             target=promoter, args=(theirs, start, mlflow_server.url, lake.storage.uri), daemon=True
         )
         process.start()

@@ -43,10 +43,12 @@ def play(lake: Lake, mlflow_server: Any, *, promoters: int, rounds: int, kills: 
 
 
 def test_no_decision_is_lost_or_doubled_when_promoters_are_killed(any_lake: Lake, mlflow_server: Any) -> None:
-    torture = play(any_lake, mlflow_server, promoters=5, rounds=2, kills=3)
+    # On S3 what differs is how an entry is committed: the smaller version meets it as well.
+    promoters, kills = (3, 2) if any_lake.uri.startswith("s3:") else (5, 3)
+    torture = play(any_lake, mlflow_server, promoters=promoters, rounds=2, kills=kills)
 
     assert torture.figures.kills > 0
-    assert torture.figures.works == 5 * 2
+    assert torture.figures.works == promoters * 2
 
 
 @pytest.mark.soak

@@ -6,6 +6,7 @@ MLflow and the lake are real; the target is a file (:mod:`tests.unit.serving.tar
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from airflow_provider_xops.errors import (
     XOpsError,
 )
 from airflow_provider_xops.lake.lake import Lake
-from airflow_provider_xops.records import DeploymentCheck, Outcome, PromotionOutcome
+from airflow_provider_xops.records import Deployment, DeploymentCheck, Outcome, PromotionOutcome
 from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.rollback import release, rollback
@@ -29,9 +30,11 @@ from airflow_provider_xops.serving.targets.base import VersionFigures
 from airflow_provider_xops.serving.targets.check import check_deployment
 from airflow_provider_xops.serving.targets.health import HealthCondition
 from airflow_provider_xops.serving.targets.rollout import (
+    ComeBack,
     Patience,
     abort_deployment,
     confirm_decision,
+    leave_deployment,
     list_deployments,
 )
 from tests.integration.rollout_world import World, make_world, shown, utc_now, with_other_inputs
@@ -621,6 +624,206 @@ def test_a_version_with_other_inputs_is_refused_unless_that_was_said(case: Case)
     assert tried.outcome is Outcome.PASSED
 
 
+def come_back(
+    case: Case, work: Callable[..., Any], meanwhile: Callable[[int], None] = lambda times: None
+) -> tuple[Any, list[float]]:
+    """Do some work that is elsewhere while it waits; gives its end, and the seconds that each stay waited.
+
+    :param meanwhile: what others do while it is away for the n-th time.
+    """
+    stays: list[float] = []
+    memory: dict[str, Any] | None = None
+    while True:
+        begun = case.time.now
+        try:
+            done = work(away_s=30.0, memory=memory)
+        except ComeBack as later:
+            left = later
+        else:
+            return done, [*stays, (case.time.now - begun).total_seconds()]
+        stays.append((case.time.now - begun).total_seconds())
+        assert left.at >= case.time.now + timedelta(seconds=10)
+        # Another process goes on: it has the memory, and nothing else.
+        memory = json.loads(json.dumps(left.memory))
+        meanwhile(len(stays))
+        case.time.now = left.at
+
+
+def test_windows_are_waited_for_elsewhere_and_end_when_they_would_have(case: Case) -> None:
+    begun = case.time.now
+    targets: list[FolderTarget] = []
+
+    def work(**more: Any) -> Any:
+        targets.append(case.target())
+        return case.deploy(targets[-1], soak_seconds=100, **more)
+
+    deployed, stays = come_back(case, work)
+
+    assert shown(deployed) == WHOLE
+    assert case.ledger == [("promoted", 1), ("promoted", 2)]
+    # Of each wait the first seconds are here; who comes back to one leaves at once if it is not over.
+    assert len(stays) == 7
+    assert max(stays) <= 10
+    assert (case.time.now - begun).total_seconds() == 200
+    seconds = [step.details["seconds"] for step in deployed.steps if step.step == "health"]
+    assert seconds == [100, 100]
+    # One window, one mark; and who comes back as told puts nothing right.
+    assert sum(target.calls.count("mark") for target in targets) == 2
+    assert sum(target.calls.count("prepare") for target in targets) == 1
+
+
+def test_a_window_that_goes_wrong_while_nobody_looks_is_undone_at_the_next_look(case: Case) -> None:
+    begun, ill = case.time.now, {2: VersionFigures(requests=100, errors=40)}
+
+    def figures() -> dict[int, VersionFigures]:
+        return ill if (case.time.now - begun).total_seconds() > 60 else {}
+
+    deployed, stays = come_back(
+        case, lambda **more: case.deploy(case.target(figures=figures), soak_seconds=600, **more)
+    )
+
+    assert deployed.message == "health: error_rate: 0.4 is above 0.01"
+    assert (case.time.now - begun).total_seconds() <= 90
+    assert len(stays) == 3
+    assert case.ledger == [("promoted", 1), ("promoted", 2), ("rolled_back", 1)]
+    assert case.state == OLD_ALONE
+
+
+def test_patience_is_the_same_elsewhere(case: Case) -> None:
+    class Slow(FolderTarget):
+        def ready(self, deployment: Any, model: Any) -> Any:
+            return dataclasses.replace(super().ready(deployment, model), ready=False)
+
+    begun = case.time.now
+    deployed, stays = come_back(case, lambda **more: case.deploy(Slow(case.path, serves=1), **more))
+
+    assert deployed.message == "ready: not loaded"
+    assert (case.time.now - begun).total_seconds() == 60
+    assert len(stays) > 1
+    assert case.state == OLD_ALONE
+
+
+def test_a_target_that_is_silent_for_long_is_waited_for_elsewhere_too(case: Case) -> None:
+    faults = iter([silent] * 4)
+
+    def fault(name: str, model: Any) -> None:
+        if name == "shift" and (error := next(faults, None)) is not None:
+            raise error()
+
+    deployed, stays = come_back(
+        case,
+        lambda **more: case.deploy(
+            case.target(fault=fault), patience=Patience(settle_s=120, poll_s=5), **more
+        ),
+    )
+
+    assert shown(deployed) == WHOLE
+    assert len(stays) == 3
+
+
+@pytest.mark.parametrize("what", ["aborted", "rolled back", "target forgot"])
+def test_what_others_do_meanwhile_counts(case: Case, what: str) -> None:
+    world = case.world
+
+    def meanwhile(times: int) -> None:
+        if times > 1:
+            return
+        if what == "aborted":
+            (open_one,) = list_deployments(world.lake, model=world.name, alias=case.alias)
+            abort_deployment(
+                world.lake, world.client, case.target(), open_one.deployment, reason="not today",
+                actor=world.actor("person"), clock=case.time.clock, wait=case.time.wait,
+            )  # fmt: skip
+        elif what == "rolled back":
+            rollback(
+                world.lake, world.client, model_name=world.name, alias=case.alias, reason="people complain",
+                actor=world.actor(f"{case.alias}/person"), as_of=utc_now(),
+            )  # fmt: skip
+        else:
+            case.path.unlink()
+
+    deployed, _ = come_back(
+        case, lambda **more: case.deploy(case.target(), soak_seconds=100, **more), meanwhile
+    )
+
+    # No second deployment begins because the first one was ended.
+    assert len(list_deployments(world.lake, model=world.name, alias=case.alias)) == 1
+    assert deployed.outcome is Outcome.FAILED
+    assert case.ledger == [("promoted", 1), ("promoted", 2), ("rolled_back", 1)]
+    assert case.state == OLD_ALONE
+    said = {"aborted": "not today", "rolled back": "superseded", "target forgot": "health"}[what]
+    assert said in deployed.message
+
+
+def test_killed_and_then_waiting_elsewhere_it_puts_the_target_right_first(case: Case) -> None:
+    with pytest.raises(Killed):
+        case.deploy(case.target(fault=raises("observe", Killed)))
+    case.path.unlink()
+    faults = iter([silent] * 4)
+    targets: list[FolderTarget] = []
+
+    def fault(name: str, model: Any) -> None:
+        if name == "prepare" and (error := next(faults, None)) is not None:
+            raise error()
+
+    def work(**more: Any) -> Any:
+        targets.append(case.target(fault=fault))
+        return case.deploy(targets[-1], patience=Patience(settle_s=120, poll_s=5), **more)
+
+    deployed, stays = come_back(case, work)
+
+    assert shown(deployed) == WHOLE
+    assert len(stays) == 3
+    assert [target.calls[0] for target in targets] == ["prepare"] * 3
+    assert case.state == NEW_ALONE
+
+
+def test_a_window_of_a_mark_that_cannot_be_carried_is_waited_for_here(case: Case) -> None:
+    class Own(FolderTarget):
+        def mark(self, deployment: Any, *, as_of: datetime) -> Any:
+            return as_of
+
+        def observe(self, deployment: Any, *, since: Any, as_of: datetime) -> Any:
+            return super().observe(deployment, since=since.isoformat(), as_of=as_of)
+
+    deployed, stays = come_back(
+        case, lambda **more: case.deploy(Own(case.path, serves=1), soak_seconds=100, **more)
+    )
+
+    assert shown(deployed) == WHOLE
+    assert stays == [200]
+
+
+@pytest.mark.parametrize("decides", [True, False], ids=["after the entry", "a try-out"])
+def test_left_while_it_waits_elsewhere_it_ends_as_in_a_worker(case: Case, decides: bool) -> None:
+    world = case.world
+    changes: dict[str, Any] = {} if decides else {"decide": None, "steps": (0.5,)}
+    with pytest.raises(ComeBack) as away:
+        case.deploy(case.target(), soak_seconds=100, away_s=30.0, **changes)
+    assert case.state["shares"] == {"1": 0.5, "2": 0.5}
+    deployment = world.lake.evidence.get("deployments", away.value.memory["deployment"])
+    assert isinstance(deployment, Deployment)
+
+    def leave() -> Any:
+        return leave_deployment(
+            world.lake, world.client, case.target(), deployment, why="the task was ended",
+            actor=world.actor("left"), clock=case.time.clock,
+        )  # fmt: skip
+
+    left = leave()
+
+    if not decides:
+        assert (left.state, left.message) == ("cancelled", "the task was ended")
+        assert case.state == OLD_ALONE
+        assert leave() == left
+        return
+    # The ledger names it: it stays as it is, and the same work goes on.
+    assert left.state == "under way"
+    assert case.state["shares"] == {"1": 0.5, "2": 0.5}
+    assert shown(case.deploy(case.target())) == WHOLE
+    assert leave().state == "in service"
+
+
 def check(case: Case, target: FolderTarget, **changes: Any) -> DeploymentCheck:
     values: dict[str, Any] = {
         "model_name": case.world.name, "alias": case.alias, "seconds": 30.0, "clock": case.time.clock,
@@ -694,3 +897,19 @@ def test_a_failed_check_is_undone_once_and_not_after_a_newer_promotion(case: Cas
             as_of=utc_now(),
         )  # fmt: skip
     assert case.ledger[-1] == ("promoted", 3)
+
+
+def test_a_check_that_waits_elsewhere_is_about_the_version_it_began_with(case: Case) -> None:
+    figures = {1: VersionFigures(requests=500, errors=1, p99_ms=3.0)}
+
+    def meanwhile(times: int) -> None:
+        if times == 2:
+            case.promote(2)
+
+    begun = case.time.now
+    found, stays = come_back(
+        case, lambda **more: check(case, case.target(figures=lambda: figures), seconds=100, **more), meanwhile
+    )
+
+    assert (found.outcome, found.decision, found.model.version) == (Outcome.PASSED, 1, 1)
+    assert (len(stays), (case.time.now - begun).total_seconds()) == (4, 100)

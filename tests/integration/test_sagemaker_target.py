@@ -398,3 +398,90 @@ def test_other_files_than_the_recorded_ones_are_not_sent(
     assert refused.value.code == "model.digest_mismatch"
     assert "Contents" not in clients.s3.list_objects_v2(Bucket=BUCKET)
     assert left(clients) == (0, 0)
+
+
+def kept_and_serving(
+    target: Callable[..., SageMakerBackend], versions: list[ModelVersion]
+) -> tuple[ModelVersion, ModelVersion]:
+    """The first version is kept beside the second, which serves."""
+    one, two = versions[:2]
+    bring(target(), deployment(one, key="1"), one)
+    bring(target(), deployment(two, one, key="2"), two)
+    assert target().serving(one.name, "champion") == {2: 1.0}
+    return one, two
+
+
+def test_going_back_while_a_share_is_on_its_way_takes_it_back(
+    target: Callable[..., SageMakerBackend], control: Control, versions: list[ModelVersion]
+) -> None:
+    one, two = kept_and_serving(target, versions)
+    control.looks = 3
+    work = deployment(one, two, key="3")
+    patiently(lambda: target().prepare(work, one))
+    patiently(lambda: target().shift(work, one, 0.5))
+
+    # The task is killed at this moment: SageMaker has not given the share yet.
+    with pytest.raises(UnavailableError) as busy:
+        target().abort(work, one)
+    assert busy.value.code == "unavailable.endpoint_busy"
+    patiently(lambda: target().abort(work, one))
+
+    control.looks = 0
+    until(lambda: target().settled(work, one, 0.0))
+    assert target().serving(one.name, "champion") == {2: 1.0}
+
+
+def test_a_version_that_was_kept_takes_its_share_from_what_answers_whatever_the_ledger_says(
+    target: Callable[..., SageMakerBackend], control: Control, versions: list[ModelVersion]
+) -> None:
+    one, two = kept_and_serving(target, versions)
+    # The ledger's champion was promoted, and never deployed here.
+    work = deployment(one, versions[2], key="3")
+    patiently(lambda: target().prepare(work, one))
+    for share in (0.25, 1.0):
+        patiently(lambda share=share: target().shift(work, one, share))
+        assert until(lambda share=share: target().settled(work, one, share)).ready
+        rest = {2: 1 - share} if share < 1 else {}
+        assert target().serving(one.name, "champion") == {1: share, **rest}
+
+    patiently(lambda: target().abort(work, one))
+
+    until(lambda: target().settled(work, one, 0.0))
+    assert target().serving(two.name, "champion") == {2: 1.0}
+
+
+def test_an_endpoint_that_is_still_being_made_is_not_left_running(
+    target: Callable[..., SageMakerBackend], clients: Clients, control: Control, versions: list[ModelVersion]
+) -> None:
+    control.looks = 1000
+    work = deployment(versions[0])
+    target().prepare(work, versions[0])
+    assert clients.sagemaker.describe_endpoint(EndpointName=ENDPOINT)["EndpointStatus"] == "Creating"
+
+    target().abort(work, versions[0])
+
+    assert clients.sagemaker.list_endpoints()["Endpoints"] == []
+    target().abort(work, versions[0])
+    assert left(clients) == (0, 0)
+
+
+@pytest.mark.parametrize("lost", ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"])
+def test_a_request_whose_answer_was_lost_is_not_taken_for_a_refusal(
+    target: Callable[..., SageMakerBackend], clients: Clients, control: Control,
+    versions: list[ModelVersion], lost: str,
+) -> None:  # fmt: skip
+    failed: list[str] = []
+
+    def lose(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+        # boto3 sends it again by itself, and is told that there is one already.
+        if model.name == lost and not failed:
+            failed.append(lost)
+            parsed["Error"] = {"Code": "ValidationException", "Message": "Cannot create already existing."}
+            http_response.status_code = 400
+
+    clients.sagemaker.meta.events.register("after-call", lose)
+    target().prepare(deployment(versions[0]), versions[0])
+
+    assert failed == [lost]
+    assert until(lambda: target().ready(deployment(versions[0]), versions[0])).ready
+    assert left(clients) == (1, 1)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import random
-import subprocess
-import sys
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,10 +26,11 @@ from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.serving.batch import score
 from airflow_provider_xops.training.fit import train
 from tests.integration.dag_runs import Run, xcoms
+from tests.integration.scoring_worker import work
+from tests.processes import CONTEXT
 from tests.servers import MlflowServer, S3Server
 
 AS_OF = datetime(2026, 1, 15, tzinfo=UTC)
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def an_actor(key: str = "t", fence: int = 1) -> Actor:
@@ -73,41 +69,35 @@ def a_model(lake: Lake, server: MlflowServer, dataset: DatasetRef, name: str = "
 class Worker:
     """One scoring process, waiting for its start."""
 
-    def __init__(self, storage: dict[str, str], **given: Any) -> None:
-        self.given = given
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.scoring_worker", json.dumps(given)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,
-            env=os.environ | {"SCORING_STORAGE": json.dumps(storage)},
-        )  # fmt: skip
+    def __init__(self, lake: Lake, server: MlflowServer, given: dict[str, Any]) -> None:
+        self.pipe, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(
+            target=work, args=(theirs, lake.settings, server.url, given), daemon=True
+        )
+        self.process.start()
+        theirs.close()
 
     def wait_for(self, word: str) -> None:
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline().strip() == word
+        assert self.pipe.poll(300), f"a worker did not say {word}"
+        assert self.pipe.recv() == word
 
     def go(self) -> None:
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
+        self.pipe.send("go")
 
     def end(self) -> int:
-        assert self.process.stdout is not None
-        assert self.process.stdin is not None
-        code = self.process.wait(timeout=300)
-        self.process.stdout.close()
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+        self.process.join(300)
+        self.pipe.close()
+        code: int = self.process.exitcode
         return code
 
 
 @contextlib.contextmanager
 def workers(
-    shares: list[list[str]], *, storage: dict[str, str], held: int, **given: Any
+    shares: list[list[str]], lake: Lake, server: MlflowServer, *, held: int, **given: Any
 ) -> Iterator[list[Worker]]:
     """A process for each share; the first ``held`` of them stop within their work."""
     found = [
-        Worker(storage, partitions=share, fence=number + 1, hold=number < held, **given)
+        Worker(lake, server, {"partitions": share, "fence": number + 1, "hold": number < held, **given})
         for number, share in enumerate(shares)
     ]
     try:
@@ -116,7 +106,7 @@ def workers(
         yield found
     finally:
         for worker in found:
-            if worker.process.poll() is None:
+            if worker.process.is_alive():
                 worker.process.kill()
             worker.end()
 
@@ -138,16 +128,13 @@ def check_exactly_once(lake: Lake, table: str, days: list[str], rows: int, model
 
 def race(
     lake: Lake, server: MlflowServer, model: ModelVersion, *, count: int, rows: int, table: str, reasons: int,
-    rng: random.Random, kills: int, held: int = 0, storage: dict[str, str] | None = None,
+    rng: random.Random, kills: int, held: int = 0,
 ) -> int:  # fmt: skip
     """``count`` processes score at once; some are killed: ``held`` of them for certain between two batches,
     ``kills`` at a random instant. Then all is scored again. Gives how many were killed before they ended."""
     days = days_of(count)
-    given = {
-        "lake": lake.uri, "mlflow": server.url, "model": model.record_id, "dataset": "flights",
-        "output": table, "reasons": reasons,
-    }  # fmt: skip
-    with workers([[day] for day in days], storage=storage or {}, held=held, **given) as found:
+    given = {"model": model.record_id, "dataset": "flights", "output": table, "reasons": reasons}
+    with workers([[day] for day in days], lake, server, held=held, **given) as found:
         for worker in found:
             worker.go()
         for victim in found[:held]:
@@ -210,7 +197,7 @@ def test_soak_many_processes_and_kills_on_s3(seaweedfs: S3Server, mlflow_server:
     for number in range(2):
         killed += race(
             lake, mlflow_server, model, count=4, rows=600, table=f"predictions{number}", reasons=0,
-            rng=random.Random(number), kills=number, held=1, storage=seaweedfs.storage_options(),
+            rng=random.Random(number), kills=number, held=1,
         )  # fmt: skip
         print(f"SeaweedFS: {number + 1} rounds of 4 processes, {killed} killed, every row exactly once")
 

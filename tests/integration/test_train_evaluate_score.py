@@ -445,11 +445,14 @@ def test_models_of_other_features_are_compared_on_the_same_held_out_rows(
         )
         expected = against.version if against else None
         return promote(
-            lake, client, model=model, expected=expected, evaluation=evaluation, actor=actor, as_of=as_of
-        ).decision
+            lake, client, model=model, expected=expected, evaluation=evaluation, allow_new_inputs=True,
+            actor=actor, as_of=as_of,
+        ).decision  # fmt: skip
 
     assert decided(champion, None).outcome is PromotionOutcome.PROMOTED
-    assert decided(challenger, champion).outcome is PromotionOutcome.PROMOTED
+    second = decided(challenger, champion)
+    assert second.outcome is PromotionOutcome.PROMOTED
+    assert f"allowed: other inputs than v{champion.version}: it does not take " in second.reason
 
     # Of another random split some held out rows were trained on by the champion.
     other = fit(split={"kind": "random", "seed": 4}, features=["x"])

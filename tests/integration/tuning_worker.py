@@ -6,7 +6,6 @@ Each is forked from one process that has imported everything, so it begins withi
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -18,16 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from tests.processes import CONTEXT
+
 SLOW = "tests.integration.tuning_worker:Slow"
 AS_OF = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
-PRELOADED = (
-    "tests.integration.tuning_worker",
-    "mlflow",
-    "optuna",
-    "sklearn.ensemble",
-    "deltalake",
-    "psycopg2",
-)
 
 
 class Slow:
@@ -65,13 +58,6 @@ class KilledOnce(Slow):
             time.sleep(60)
 
 
-def context() -> Any:
-    """Where processes are forked from one that has imported everything."""
-    made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload(list(PRELOADED))
-    return made
-
-
 def start(
     arguments: dict[str, Any],
     *,
@@ -83,7 +69,7 @@ def start(
     step: int = -1,
 ) -> Any:
     """Start a worker; it writes its record to ``answer``. With ``step``, it dies right before that step."""
-    process = context().Process(
+    process = CONTEXT.Process(
         target=work, args=(json.dumps(arguments), lake, mlflow, worker, fence, str(answer), step)
     )
     process.start()

@@ -10,7 +10,7 @@ import logging
 from datetime import datetime
 from typing import Any
 
-from airflow_provider_xops.errors import XOpsError
+from airflow_provider_xops.errors import ArgumentError, XOpsError
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import (
     Actor,
@@ -22,13 +22,34 @@ from airflow_provider_xops.records import (
     PromotionOutcome,
 )
 from airflow_provider_xops.registry import ledger
+from airflow_provider_xops.registry.apply import apply_decision
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.ledger_state import CHAMPION_MAKING
 from airflow_provider_xops.registry.rollback import rollback
 
-__all__ = ["judge_decision", "overtaken", "standing", "undo"]
+__all__ = ["confirm_decision", "judge_decision", "overtaken", "standing", "undo"]
 
 log = logging.getLogger(__name__)
+
+
+def confirm_decision(
+    lake: Lake, client: RegistryClient, decision: PromotionDecision, *, actor: Actor, as_of: datetime
+) -> PromotionDecision:
+    """The entry of the ledger that a decision made elsewhere is, applied in MLflow if it was not yet.
+
+    :raises ArgumentError: ``argument.decision``: the ledger has no such entry.
+    """
+    state = ledger.state(lake, decision.model, decision.alias)
+    found = next((each for each in state.entries if each.sequence == decision.sequence), None)
+    if found is None or found.record_id != decision.record_id:
+        raise ArgumentError(
+            f"the ledger of {decision.model}/{decision.alias} has no such entry {decision.sequence}",
+            code="argument.decision",
+            todo="pass the output of the task that promoted, unchanged",
+        )
+    if found == state.current and not state.is_applied(found):
+        apply_decision(lake, client, found, actor=actor, as_of=as_of)
+    return found
 
 
 def judge_decision(

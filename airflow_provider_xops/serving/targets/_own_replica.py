@@ -17,7 +17,15 @@ from airflow_provider_xops.serving.targets.base import Answer, VersionFigures
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Counted", "Replica", "Status", "difference", "quantile"]
+__all__ = [
+    "Counted",
+    "Replica",
+    "Status",
+    "counted_from_json",
+    "counted_to_json",
+    "difference",
+    "quantile",
+]
 
 # The answers' tensors and the statuses' words are the server's own.
 PREDICTIONS, PROBABILITIES = "predictions", "probabilities"
@@ -28,7 +36,8 @@ class Status:
     """What a replica says about one alias.
 
     :param name: what clients call it there. :param shares: version to its share of the requests.
-    :param shadows: version to the share it is asked beside. :param loaded: the versions in its memory.
+    :param shadows: version to the share it is asked beside.
+    :param loaded: the versions in its memory, each with when it was made (None: the server does not say).
     :param failed: versions it could not load, with the code of the error.
     :param counted: its counters by version since it was started.
     """
@@ -36,7 +45,7 @@ class Status:
     name: str
     shares: Mapping[int, float]
     shadows: Mapping[int, float]
-    loaded: frozenset[int]
+    loaded: frozenset[tuple[int, int | None]]
     failed: Mapping[int, str]
     counted: Mapping[int, Counted]
 
@@ -155,7 +164,7 @@ def difference(
     for url, versions in now.items():
         for version, count in versions.items():
             past = before.get(url, {}).get(version)
-            if past is None or past.requests > count.requests:
+            if past is None or _has_gone_back(past, count):
                 past = Counted(requests=0, errors=0)
             requests[version] = requests.get(version, 0) + count.requests - past.requests
             errors[version] = errors.get(version, 0) + count.errors - past.errors
@@ -167,6 +176,44 @@ def difference(
             requests=requests[version], errors=errors[version], p99_ms=_ms(quantile(within[version], 0.99))
         )
         for version in requests
+    }
+
+
+def _has_gone_back(past: Counted, now: Counted) -> bool:
+    """Whether any counter is lower than before: also a replica that has since answered more than before its
+    restart, which would hide errors of the others."""
+    if past.requests > now.requests or past.errors > now.errors:
+        return True
+    return any(count > now.within.get(bound, 0) for bound, count in past.within.items())
+
+
+def counted_to_json(counted: Mapping[str, Mapping[int, Counted]]) -> dict[str, Any]:
+    """The replicas' counters as plain JSON."""
+    return {
+        url: {
+            str(version): {
+                "requests": each.requests,
+                "errors": each.errors,
+                "within": {str(bound): count for bound, count in each.within.items()},
+            }
+            for version, each in versions.items()
+        }
+        for url, versions in counted.items()
+    }
+
+
+def counted_from_json(content: Mapping[str, Any]) -> dict[str, dict[int, Counted]]:
+    """The counters that :func:`counted_to_json` has written."""
+    return {
+        url: {
+            int(version): Counted(
+                requests=each["requests"],
+                errors=each["errors"],
+                within={float(bound): count for bound, count in each["within"].items()},
+            )
+            for version, each in versions.items()
+        }
+        for url, versions in content.items()
     }
 
 
@@ -211,7 +258,7 @@ def _status(name: str, part: Mapping[str, Any]) -> Status:
         shadows={
             int(each["version"]): float(each["weight"]) for each in variants if each["role"] == "shadow"
         },
-        loaded=frozenset(int(each["version"]) for each in fleet["loaded"]),
+        loaded=frozenset((int(each["version"]), each.get("created_at_ms")) for each in fleet["loaded"]),
         failed={int(each["version"]): str(each["code"]) for each in fleet["failed"]},
         counted={
             int(version): Counted(

@@ -197,6 +197,19 @@ class SageMaker:
             found: dict[str, Any] = getattr(self._client, operation)(**arguments)
             return found
 
+    def make(self, operation: str, is_there: Callable[[], bool], **arguments: Any) -> None:
+        """Make something; one that was made by a request whose answer was lost is no error (clients send a
+        request again by themselves).
+
+        :param is_there: looks whether exactly this has been made.
+        :raises XOpsError: as :meth:`do`.
+        """
+        try:
+            self.do(operation, **arguments)
+        except RegistryError as error:
+            if error.code != "registry.aws_refused" or not is_there():
+                raise
+
     def delete(self, operation: str, **arguments: Any) -> None:
         """Delete something; what is not there is deleted."""
         with contextlib.suppress(NotFoundError):

@@ -68,8 +68,9 @@ class Configs:
         kept = {key: like[key] for key in _KEPT if like and like.get(key)}
         if shadows:
             kept["ShadowProductionVariants"] = [dict(each) for each in shadows]
-        self._aws.do(
+        self._aws.make(
             "create_endpoint_config",
+            lambda: self._aws.config(name) is not None,
             EndpointConfigName=name,
             ProductionVariants=[dict(each) for each in variants],
             Tags=tags_of(tags),
@@ -120,6 +121,12 @@ class Configs:
         else:
             previous = deployment.previous.version if deployment.previous is not None else None
             found = {name: float(version_of(name) == previous) for name in others}
+            if not any(found.values()):
+                # The ledger's champion is not there: what answers at this moment does so further.
+                found = {name: now.desired.get(name, 0.0) for name in others}
+            if not any(found.values()) and previous is not None and len(others) == 1:
+                # It has given everything to the candidate.
+                found = {others[0]: 1.0}
         total = sum(found.values())
         return {name: weight / total for name, weight in found.items()} if total else {}
 

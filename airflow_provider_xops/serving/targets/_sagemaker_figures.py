@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
+from airflow_provider_xops.errors import UnavailableError
 from airflow_provider_xops.serving.targets._sagemaker_aws import Clients, translated
 from airflow_provider_xops.serving.targets._sagemaker_parts import version_of
 from airflow_provider_xops.serving.targets.base import Observation, VersionFigures
@@ -58,11 +59,21 @@ def figures(
         for place, (name, _) in enumerate(named)
         for asked, metric, statistic in _ASKED
     ]
-    with translated(f"reading the figures of the endpoint {endpoint}"):
-        found = clients.cloudwatch.get_metric_data(
+    doing = f"reading the figures of the endpoint {endpoint}"
+    values: dict[str, list[Any]] = {}
+    with translated(doing):
+        pages = clients.cloudwatch.get_paginator("get_metric_data").paginate(
             MetricDataQueries=queries, StartTime=start, EndTime=start + timedelta(seconds=period)
         )
-    values = {each["Id"]: each.get("Values") or [] for each in found.get("MetricDataResults", [])}
+        results = [each for page in pages for each in page.get("MetricDataResults", [])]
+    for each in results:
+        if each.get("StatusCode") in ("InternalError", "Forbidden"):
+            # Without this a figure that could not be read would pass for no errors.
+            raise UnavailableError(
+                f"AWS did not answer: {doing}", code="unavailable.aws", why=str(each["StatusCode"]),
+                todo="see that the role may read CloudWatch's metrics, and try again",
+            )  # fmt: skip
+        values.setdefault(each["Id"], []).extend(each.get("Values") or [])
     versions = {
         version: VersionFigures(
             requests=round(sum(values.get(f"requests_{place}", []))),

@@ -15,13 +15,16 @@ from urllib.parse import quote
 from airflow_provider_xops.errors import ModelError, RegistryError, UnavailableError
 from airflow_provider_xops.serving.targets._http import Http, Response
 
-__all__ = ["Counted", "Loaded", "V2Server"]
+__all__ = ["Counted", "Loaded", "V2Server", "served_name"]
 
 log = logging.getLogger(__name__)
 
 _COUNTER = re.compile(
     r'^model_infer_request_(success|failure)_total\{model="((?:[^"\\]|\\.)*)",version="None"\} (\S+)$'
 )
+CHAMPION = "champion"
+# What a server, or a gateway before it, says that is too busy or not there: it has not judged the model.
+_LATER = (408, 429, 502, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,14 @@ class V2Server:
         answer = self._slow.post(f"/v2/repository/models/{quote(name, safe='')}/load")
         if answer.status == 200:
             return
+        if answer.status in _LATER:
+            raise UnavailableError(
+                f"the model server at {self.url} did not load {name} yet",
+                code="unavailable.server",
+                why=f"it answered with {answer.status}",
+                todo="look at the server's log",
+                context={"server": self.url, "status": answer.status},
+            )
         self._see_permission(answer, f"loading {name}")
         why = f"it answered with {answer.status}; its own log says what went wrong"
         todo = "see that the packages in the model's requirements.txt are installed where the server runs"
@@ -201,6 +212,15 @@ class V2Server:
             why=f"what it answered ({answer.status}) is not the V2 protocol with its repository API",
             todo="correct the address; a server without the repository API cannot be deployed to",
         )
+
+
+def served_name(name: str, alias: str) -> str:
+    """What callers call a model. A registry's names have no colon, so no model can be called like an alias.
+
+    >>> served_name("late", "champion"), served_name("late", "champion-eu")
+    ('late', 'late:champion-eu')
+    """
+    return name if alias == CHAMPION else f"{name}:{alias}"
 
 
 def _model(name: str, version: int | None) -> str:

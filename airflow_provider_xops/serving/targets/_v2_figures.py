@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 from airflow_provider_xops.serving.targets._v2_client import Counted, Loaded, V2Server
 from airflow_provider_xops.serving.targets.base import Observation, VersionFigures
@@ -32,6 +33,22 @@ class Mark:
         """
         return cls(as_of, tuple((server.loaded(name), server.counted(name)) for server in servers))
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        said = [[each and asdict(each) for each in pair] for pair in self.servers]
+        return {"as_of": self.as_of.isoformat(), "servers": said}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Mark:
+        """The mark that :meth:`to_json` has written."""
+        return cls(
+            datetime.fromisoformat(content["as_of"]),
+            tuple(
+                (Loaded(**loaded) if loaded else None, Counted(**counted) if counted else None)
+                for loaded, counted in content["servers"]
+            ),
+        )
+
     def until(self, servers: Sequence[V2Server], name: str, *, as_of: datetime) -> Observation:
         """What came since. A server that was swapped or restarted meanwhile is left out.
 
@@ -43,7 +60,9 @@ class Mark:
             now = server.counted(name)
             if loaded is None or loaded.version is None or server.loaded(name) != loaded:
                 continue
-            if now is None or counted is None or now.requests < counted.requests:
+            if now is None or counted is None:
+                continue
+            if now.requests < counted.requests or now.errors < counted.errors:
                 continue
             requests[loaded.version] += now.requests - counted.requests
             errors[loaded.version] += now.errors - counted.errors

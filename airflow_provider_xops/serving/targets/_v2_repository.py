@@ -23,20 +23,20 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from airflow_provider_xops.errors import ArgumentError, ModelError
+from airflow_provider_xops.errors import ArgumentError, ConflictError, ModelError, UnavailableError
 from airflow_provider_xops.records import ModelVersion
 from airflow_provider_xops.registry.artifacts import artifact_digest, download
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.loading import other_files
 from airflow_provider_xops.registry.saving import all_trustworthy
 
-__all__ = ["SERVING", "ModelRepository", "beside", "platform_of", "settings_for"]
+__all__ = ["SERVING", "ModelRepository", "beside", "is_of", "platform_of", "settings_for"]
 
 SERVING = "serving"
 SETTINGS_FILE = "model-settings.json"
@@ -53,6 +53,12 @@ def beside(version: int) -> str:
 def platform_of(digest: str) -> str:
     """What a server says of a loaded model's files: enough of their digest to know them again."""
     return f"mlflow_{digest[:_DIGITS]}"
+
+
+def is_of(settings: Mapping[str, Any], model: ModelVersion) -> bool:
+    """Whether settings name a version: its files, and its number (two versions may have the same files)."""
+    wanted = (platform_of(model.artifact_digest), [str(model.version)])
+    return (settings.get("platform"), settings.get("versions")) == wanted
 
 
 def settings_for(
@@ -129,7 +135,11 @@ class ModelRepository:
         return place
 
     def read(self, name: str, place: str) -> dict[str, Any] | None:
-        """The settings at a place; None: there are none."""
+        """The settings at a place; None: there are none.
+
+        :raises UnavailableError: ``unavailable.model_repository``: the folder could not be read just now.
+        :raises ConflictError: ``conflict.served_name``: something else is in their file.
+        """
         return _read(self._settings(name, place))
 
     def write(self, name: str, place: str, settings: dict[str, Any]) -> None:
@@ -224,11 +234,30 @@ def _flush(folder: Path) -> None:
 
 
 def _read(file: Path) -> dict[str, Any] | None:
+    """The content of a file; None: there is none. One that cannot be read is not taken for that: what answers
+    callers would be taken away when a deployment goes back."""
     try:
         found = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return found if isinstance(found, dict) else None
+    except OSError as error:
+        raise UnavailableError(
+            f"the model repository did not give {file.parent.name}/{file.name}",
+            code="unavailable.model_repository",
+            why=error.strerror or type(error).__name__,
+            todo="look whether the volume is mounted and can be read here",
+        ) from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConflictError(
+            f"{file.parent.name}/{file.name} in the model repository is not what was written there",
+            code="conflict.served_name",
+            why="its content is no JSON object",
+            todo=f"see what {file.parent} is, and remove or correct it",
+            retryable=False,
+        )
+    return found
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

@@ -5,7 +5,10 @@ For the rollout's health step and for the check of a version in service.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_provider_xops.errors import UnavailableError
@@ -62,6 +65,7 @@ def watch(
     seconds: float,
     patience: Patience,
     time: Time,
+    name: str = "window",
 ) -> Watched:
     """Watch the deployment's version for so many seconds, and longer while too few requests came.
 
@@ -69,12 +73,21 @@ def watch(
 
     :param previous: the version to compare with.
     :param baseline_ms: its 99th percentile in an earlier window.
+    :param name: what the window is called in the memory of waits.
     :raises UnavailableError: the target does not answer at the beginning.
+    :raises ComeBack: the rest of the window is waited for elsewhere.
     """
     candidate = deployment.model.version
-    since = backend.mark(deployment, as_of=time.clock())
-    begin, over = time.clock(), time.deadline(seconds)
-    latest = time.deadline(seconds + (patience.requests_s if condition.min_requests else patience.settle_s))
+    kept = time.memory.get(name)
+    if isinstance(kept, Mapping):
+        since, begin = kept["since"], datetime.fromisoformat(kept["begun"])
+    else:
+        since, begin = backend.mark(deployment, as_of=time.clock()), time.clock()
+        time.memory[name] = {"since": since, "begun": begin.isoformat()}
+    # Of a mark that cannot be written down only this process knows.
+    leave_after = begin if _is_plain(since) else None
+    over = begin + timedelta(seconds=seconds)
+    latest = over + timedelta(seconds=patience.requests_s if condition.min_requests else patience.settle_s)
     while True:
         unread, observed = "", None
         try:
@@ -87,11 +100,19 @@ def watch(
         now = time.clock()
         enough = not unread and _requests(observed, candidate) >= condition.min_requests
         if is_hopeless(condition, gates) or (now >= over and (enough or now >= latest)):
+            del time.memory[name]
             return Watched(
                 gates=gates, observed=observed, unread=unread, seconds=(now - begin).total_seconds()
             )
-        left = (over - now).total_seconds()
-        time.nap(min(patience.poll_s, left) if left > 0 else patience.poll_s)
+        end = over if now < over else latest
+        time.nap(patience.poll_s, since=leave_after, left=(end - now).total_seconds())
+
+
+def _is_plain(mark: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(mark)) == mark)
+    except (TypeError, ValueError):
+        return False
 
 
 def _requests(observed: Observation | None, version: int) -> int:

@@ -5,10 +5,12 @@ For :mod:`airflow_provider_xops.serving.targets.rollout`, which says when.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from airflow_provider_xops.errors import UnavailableError, XOpsError
@@ -23,7 +25,7 @@ from airflow_provider_xops.serving.targets._ledger_side import (
     standing,
     undo,
 )
-from airflow_provider_xops.serving.targets._time import Cancelled, Patience, Time
+from airflow_provider_xops.serving.targets._time import Cancelled, ComeBack, Patience, Time
 from airflow_provider_xops.serving.targets._window import watch
 from airflow_provider_xops.serving.targets.base import Readiness, ServingBackend
 from airflow_provider_xops.serving.targets.golden import GoldenRows, Judged, ask_golden
@@ -37,11 +39,12 @@ T = TypeVar("T")
 # How often every replica is asked, at the end, which version it serves.
 CONFIRMATIONS = 3
 SHARE_WITHIN = 1e-6
+CATCHING_UP = "catching up"
 
 
 @dataclass(kw_only=True)
 class Work:
-    """One process's try at a deployment."""
+    """One process's try at a deployment, or its part of a try that is elsewhere while it waits."""
 
     lake: Lake
     client: RegistryClient
@@ -53,6 +56,8 @@ class Work:
     time: Time
     patience: Patience
     last_try: bool = False
+    # The step that is done now; waits are remembered by it.
+    _at: str = ""
 
     @property
     def alias(self) -> str:
@@ -76,7 +81,9 @@ class Work:
     def run(self, *, resumed: bool) -> None:
         """Do the steps that are left.
 
+        :param resumed: another process may have been killed in the middle of a step.
         :raises UnavailableError: something did not answer; nothing was undone, the next try goes on.
+        :raises ComeBack: a wait goes on elsewhere.
         """
         if self.journal.failed is not None:
             self.fail(f"{self.journal.failed.step}: {self.journal.failed.message}")
@@ -96,7 +103,7 @@ class Work:
         deployment = self.journal.deployment
         log.warning("Deployment %s goes back: %s.", deployment.record_id[:12], message)
         # Callers first: their answers do not wait for MLflow.
-        self._patiently(lambda: self.backend.abort(deployment, self.model))
+        self._patiently(lambda: self.backend.abort(deployment, self.model), "abort", here=True)
         said = ""
         if self._decides:
             said = undo(
@@ -132,9 +139,10 @@ class Work:
             self.fail(later)
             return False
         self.time.check()
+        self._at = step.name + str(step.number) if step else CATCHING_UP
         try:
             ended = act()
-        except Cancelled:
+        except (Cancelled, ComeBack):
             raise
         except Exception as error:
             if isinstance(error, XOpsError) and error.retryable and not self.last_try:
@@ -169,9 +177,11 @@ class Work:
             return
         deployment = self.journal.deployment
         log.info("Going on with deployment %s.", deployment.record_id[:12])
-        self._patiently(lambda: self.backend.prepare(deployment, self.model))
+        self._patiently(lambda: self.backend.prepare(deployment, self.model), "load")
         if self.journal.has_passed(names.READY):
-            found = self._until(lambda: self.backend.ready(deployment, self.model), self.patience.load_s)
+            found = self._until(
+                lambda: self.backend.ready(deployment, self.model), "ready", self.patience.load_s
+            )
             if not found.ready:
                 self.fail(f"after a restart: {found.reason}")
                 return
@@ -179,13 +189,18 @@ class Work:
         if shares:
             self._share(shares[-1])
 
+    @property
+    def was_catching_up(self) -> bool:
+        """Whether a wait that was left belongs to the catching up after a kill."""
+        return any(name.startswith(CATCHING_UP) for name in self.time.memory)
+
     def _load(self, step: PlannedStep) -> tuple[Outcome, str, dict[str, Any]]:
-        self._patiently(lambda: self.backend.prepare(self.journal.deployment, self.model))
+        self._patiently(lambda: self.backend.prepare(self.journal.deployment, self.model), "load")
         return Outcome.PASSED, "", {}
 
     def _ready(self, step: PlannedStep) -> tuple[Outcome, str, dict[str, Any]]:
         deployment = self.journal.deployment
-        found = self._until(lambda: self.backend.ready(deployment, self.model), self.patience.load_s)
+        found = self._until(lambda: self.backend.ready(deployment, self.model), "ready", self.patience.load_s)
         outcome = Outcome.PASSED if found.ready else Outcome.FAILED
         return outcome, found.reason, {"replicas": found.replicas}
 
@@ -217,12 +232,12 @@ class Work:
             share = self.backend.serving(self.model.name, self.alias).get(self.model.version, 0.0)
             return share >= weight - SHARE_WITHIN
 
-        if canary and self._patiently(has_more):
+        if canary and self._patiently(has_more, "serving"):
             # A target that follows the ledger has swapped already; the share is not taken back.
             return Readiness(ready=True, reason="it has them already")
-        self._patiently(lambda: self.backend.shift(deployment, self.model, weight))
+        self._patiently(lambda: self.backend.shift(deployment, self.model, weight), "shift")
         return self._until(
-            lambda: self.backend.settled(deployment, self.model, weight), self.patience.settle_s
+            lambda: self.backend.settled(deployment, self.model, weight), "settled", self.patience.settle_s
         )
 
     def _health(self, step: PlannedStep) -> tuple[Outcome, str, dict[str, Any]]:
@@ -234,7 +249,9 @@ class Work:
             lambda: watch(
                 self.backend, deployment, condition, previous=previous, baseline_ms=self._baseline(),
                 seconds=float(self.setting.get("soak_seconds", 0.0)), patience=self.patience, time=self.time,
-            )
+                name=f"{self._at}/window",
+            ),
+            "watch",
         )  # fmt: skip
         problems: list[str] = []
         golden = Outcome.NO_DATA
@@ -263,22 +280,22 @@ class Work:
         """The served version, from answers to requests that name none."""
         alone = step.weight == 1 and self.setting.get("role", "canary") == "canary"
         served: dict[int, int] = {}
-        deadline = self.time.deadline(self.patience.settle_s)
-        while True:
-            shares = self._patiently(lambda: self.backend.serving(self.model.name, self.alias))
-            problem = ""
-            if alone and shares.get(self.model.version, 0.0) < 1 - SHARE_WITHIN:
-                problem = f"the target says that it serves {_shares(shares)}"
-            if alone and not problem and len(self.golden_rows):
-                for _ in range(CONFIRMATIONS):
-                    judged = self.ask(None)
-                    for version, times in judged.served.items():
-                        served[version] = served.get(version, 0) + times
-                    problem = problem or judged.message
-            if not problem or self.time.clock() >= deadline:
-                break
-            served = {}
-            self.time.nap(self.patience.poll_s)
+        with self._wait("confirm", self.patience.settle_s) as (begun, deadline):
+            while True:
+                shares = self._patiently(lambda: self.backend.serving(self.model.name, self.alias), "serving")
+                problem = ""
+                if alone and shares.get(self.model.version, 0.0) < 1 - SHARE_WITHIN:
+                    problem = f"the target says that it serves {_shares(shares)}"
+                if alone and not problem and len(self.golden_rows):
+                    for _ in range(CONFIRMATIONS):
+                        judged = self.ask(None)
+                        for version, times in judged.served.items():
+                            served[version] = served.get(version, 0) + times
+                        problem = problem or judged.message
+                if not problem or self.time.clock() >= deadline:
+                    break
+                served = {}
+                self._nap(begun, deadline)
         details = {
             "served": {str(version): times for version, times in sorted(served.items())},
             "shares": {str(version): share for version, share in sorted(shares.items())},
@@ -289,7 +306,7 @@ class Work:
         keep = bool(self.setting.get("keep_previous", True))
         deployment = self.journal.deployment
         if step.weight == 1 and self.setting.get("role", "canary") == "canary":
-            self._patiently(lambda: self.backend.finish(deployment, self.model, keep_previous=keep))
+            self._patiently(lambda: self.backend.finish(deployment, self.model, keep_previous=keep), "finish")
         return Outcome.PASSED, "", {"keep_previous": keep}
 
     def ask(self, version: int | None) -> Judged:
@@ -299,39 +316,53 @@ class Work:
             lambda: ask_golden(
                 self.backend, self.golden_rows, self.model, alias=self.alias, version=version,
                 tolerance=tolerance,
-            )
+            ),
+            "ask",
         )  # fmt: skip
 
-    def _until(self, look: Callable[[], Readiness], seconds: float) -> Readiness:
+    def _until(self, look: Callable[[], Readiness], what: str, seconds: float) -> Readiness:
         """Look until it is ready, it says that it never will be, or the time is over."""
-        deadline = self.time.deadline(seconds)
         said = ""
-        while True:
-            try:
-                found = look()
-            except UnavailableError as error:
-                found = Readiness(ready=False, reason=error.what)
-            if found.ready or found.failed or self.time.clock() >= deadline:
-                return found
-            if found.reason != said:
-                log.info("Waiting: %s.", found.reason)
-                said = found.reason
-            self.time.nap(self.patience.poll_s)
+        with self._wait(what, seconds) as (begun, deadline):
+            while True:
+                try:
+                    found = look()
+                except UnavailableError as error:
+                    found = Readiness(ready=False, reason=error.what)
+                if found.ready or found.failed or self.time.clock() >= deadline:
+                    return found
+                if found.reason != said:
+                    log.info("Waiting: %s.", found.reason)
+                    said = found.reason
+                self._nap(begun, deadline)
 
-    def _patiently(self, act: Callable[[], T]) -> T:
+    def _patiently(self, act: Callable[[], T], what: str, *, here: bool = False) -> T:
         """Act; again for some time while the target does not answer.
 
+        :param here: it cannot wait until somebody comes back.
         :raises UnavailableError: it did not for as long as there is patience.
         """
-        deadline = self.time.deadline(self.patience.settle_s)
-        while True:
-            try:
-                return act()
-            except UnavailableError as error:
-                if self.time.clock() >= deadline:
-                    raise
-                log.info("Waiting: %s.", error.what)
-            self.time.nap(self.patience.poll_s)
+        with self._wait(what, self.patience.settle_s) as (begun, deadline):
+            while True:
+                try:
+                    return act()
+                except UnavailableError as error:
+                    if self.time.clock() >= deadline:
+                        raise
+                    log.info("Waiting: %s.", error.what)
+                self._nap(None if here else begun, deadline)
+
+    @contextlib.contextmanager
+    def _wait(self, what: str, seconds: float) -> Iterator[tuple[datetime, datetime]]:
+        """A wait of the present step: its beginning, which may have been in another process, and its end."""
+        name = f"{self._at}/{what}"
+        begun = self.time.memory.begun(name, self.time.clock())
+        yield begun, begun + timedelta(seconds=seconds)
+        del self.time.memory[name]
+
+    def _nap(self, begun: datetime | None, deadline: datetime) -> None:
+        left = (deadline - self.time.clock()).total_seconds()
+        self.time.nap(self.patience.poll_s, since=begun, left=max(left, 0.0))
 
 
 def _of(judged: Judged) -> dict[str, Any]:

@@ -148,6 +148,9 @@ class ServingBackend(ABC):
     def mark(self, deployment: Deployment, *, as_of: datetime) -> Any:
         """The beginning of a window of observation: whatever :meth:`observe` needs to know of it.
 
+        Plain JSON (texts as keys), so that another process may end the window; of anything else, such as a
+        tuple or a datetime, only this one can.
+
         :param deployment: for its model and alias; a check of what is in service passes one that is not
             recorded.
         """

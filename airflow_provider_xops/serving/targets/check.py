@@ -11,8 +11,9 @@ later).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from airflow_provider_xops.errors import NotFoundError, UnavailableError
 from airflow_provider_xops.lake.lake import Lake
@@ -25,15 +26,17 @@ from airflow_provider_xops.records import (
 )
 from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.loading import model_of
-from airflow_provider_xops.serving.targets._time import Patience, Time, check_seconds
+from airflow_provider_xops.serving.targets._time import ComeBack, Memory, Patience, Time, check_seconds
 from airflow_provider_xops.serving.targets._window import watch
 from airflow_provider_xops.serving.targets.base import ServingBackend
 from airflow_provider_xops.serving.targets.golden import GoldenRows, ask_golden
 from airflow_provider_xops.serving.targets.health import HealthCondition
 
-__all__ = ["check_deployment"]
+__all__ = ["ComeBack", "check_deployment"]
 
 ANSWERS = "answers"
+# In the memory of whoever comes back: the sequence of the ledger's entry that is looked at.
+LOOKED_AT = "decision"
 
 
 def check_deployment(
@@ -49,19 +52,24 @@ def check_deployment(
     actor: Actor,
     clock: Callable[[], datetime],
     wait: Callable[[float], None] = time.sleep,
+    away_s: float | None = None,
+    memory: Mapping[str, Any] | None = None,
 ) -> DeploymentCheck:
     """Look at what serves an alias, and record what was found.
 
-    Golden rows are asked of whatever serves callers: the answers must be the champion's. Then the requests of
-    the next seconds are watched.
+    The requests of the next seconds are watched. Then golden rows are asked of whatever serves callers: the
+    answers must be the champion's, and ours are not among the requests that are counted.
 
     :param health: what must hold. :param seconds: how long requests are watched; more, while fewer than the
         condition's ``min_requests`` came (bounded by ``patience``).
     :param deployment: record id of the deployment that brought the version there.
+    :param away_s: seconds between two looks where the caller waits elsewhere (``ComeBack``); None: all is
+        waited for here. :param memory: that of the ``ComeBack`` after which this call is made.
     :returns: passed; failed: something is not as it must be; no data: nothing could be measured; errored: the
         target did not answer.
     :raises NotFoundError: ``not_found.champion``: the ledger has none.
     :raises ArgumentError: ``argument.seconds``.
+    :raises ComeBack: only with ``away_s``: the same call goes on at its moment, with its memory.
 
     >>> check_deployment(lake, backend, model_name="late", seconds=300, actor=actor,
     ...                  clock=clock).outcome  # doctest: +SKIP
@@ -70,6 +78,10 @@ def check_deployment(
     condition = health or HealthCondition()
     check_seconds(seconds, argument="seconds")
     decision = ledger.current(lake, model_name, alias)
+    if memory:
+        # The window has begun with that one, whatever was decided since.
+        entries = ledger.entries(lake, model_name, alias)
+        decision = next(each for each in entries if each.sequence == memory[LOOKED_AT])
     if decision is None:
         raise NotFoundError(
             f"{model_name} has no {alias}", code="not_found.champion", todo="promote or adopt a version first"
@@ -80,11 +92,16 @@ def check_deployment(
         recorded_at=clock(), produced_by=actor.producer, model=model.ref, alias=alias, target=backend.kind,
         endpoint=backend.endpoint, key=actor.idempotency_key,
     )  # fmt: skip
-    when = Time(clock=clock, wait=wait, cancelled=bool)
+    when = Time(clock=clock, wait=wait, cancelled=bool, away_s=away_s, memory=Memory(memory or {}))
     gates: list[GateResult] = []
     served: dict[str, int] = {}
     try:
         golden_passed = False
+        watched = watch(
+            backend, about, condition, previous=None, seconds=seconds, patience=patience or Patience(),
+            time=when,
+        )  # fmt: skip
+        gates += watched.gates
         if condition.golden:
             rows = GoldenRows.of(lake, model)
             judged = ask_golden(
@@ -93,13 +110,11 @@ def check_deployment(
             gates += judged.gates
             served = {str(version): times for version, times in sorted(judged.served.items())}
             golden_passed = judged.outcome is Outcome.PASSED
-        watched = watch(
-            backend, about, condition, previous=None, seconds=seconds, patience=patience or Patience(),
-            time=when,
-        )  # fmt: skip
-        gates += watched.gates
         problems = watched.problems(condition, golden_passed=golden_passed)
         outcome = _outcome(condition, gates, problems, golden_passed=golden_passed, unread=watched.unread)
+    except ComeBack as later:
+        later.memory = {**when.memory, LOOKED_AT: decision.sequence}
+        raise
     except UnavailableError as error:
         gates.append(GateResult(gate=ANSWERS, outcome=Outcome.ERRORED, message=error.what))
         outcome = Outcome.ERRORED

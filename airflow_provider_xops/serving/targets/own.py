@@ -28,7 +28,13 @@ from airflow_provider_xops.records import (
 )
 from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.serving.plan import ServingPlan, plan_of
-from airflow_provider_xops.serving.targets._own_replica import Counted, Replica, difference
+from airflow_provider_xops.serving.targets._own_replica import (
+    Counted,
+    Replica,
+    counted_from_json,
+    counted_to_json,
+    difference,
+)
 from airflow_provider_xops.serving.targets.base import Answer, Observation, Readiness, ServingBackend
 from airflow_provider_xops.serving.traffic import last_split, split_traffic
 
@@ -86,6 +92,7 @@ class OwnServers(ServingBackend):
         """Have every replica load the version beside what it serves.
 
         :raises ConflictError: ``conflict.canary``: another version is being tried out on callers.
+        :raises Superseded: ``superseded.traffic``: the alias has moved since it shared the requests.
         """
         plan, last = self._now(deployment)
         whole = bool(deployment.settings.get("decides", True))
@@ -97,6 +104,7 @@ class OwnServers(ServingBackend):
         if mine is not None and plan.split is not None and plan.split.deployment == deployment.record_id:
             self._look_now()
             return
+        self._see_that_it_stands(plan, last, deployment, model)
         others = [each for each in plan.variants if each.role is VariantRole.CANARY and not _is(each, model)]
         if others:
             raise ConflictError(
@@ -117,7 +125,8 @@ class OwnServers(ServingBackend):
         waiting, count = [], 0
         for replica in self.replicas:
             status = replica.status(model.name, deployment.alias)
-            if model.version in status.loaded:
+            # A model that was made again has had other versions of these numbers.
+            if status.loaded & {(model.version, model.created_at_ms), (model.version, None)}:
                 count += 1
                 continue
             failure = status.failed.get(model.version)
@@ -138,7 +147,8 @@ class OwnServers(ServingBackend):
     def shift(self, deployment: Deployment, model: ModelVersion, weight: float) -> None:
         """Write the shares.
 
-        :raises Superseded: ``superseded.traffic``: somebody else has shared the requests anew.
+        :raises Superseded: ``superseded.traffic``: somebody else has shared the requests anew, or the alias
+            has moved since: what a rollback has ended does not begin again by itself.
         """
         plan, last = self._now(deployment)
         shadow = deployment.settings.get("role") == "shadow"
@@ -149,6 +159,7 @@ class OwnServers(ServingBackend):
                 why=f"split {plan.split.sequence}: {plan.split.reason}",
                 todo="look at `xops deployments`, and deploy again if it is still wanted",
             )
+        self._see_that_it_stands(plan, last, deployment, model)
         rest = [
             each
             for each in plan.variants
@@ -193,12 +204,12 @@ class OwnServers(ServingBackend):
         return found
 
     def mark(self, deployment: Deployment, *, as_of: datetime) -> Any:
-        return as_of, self._counted(deployment)
+        return {"as_of": as_of.isoformat(), "counted": counted_to_json(self._counted(deployment))}
 
     def observe(self, deployment: Deployment, *, since: Any, as_of: datetime) -> Observation:
         """Differences of the replicas' own counters, added up. A replica that was restarted counts anew."""
-        begin, before = since
-        versions = difference(before, self._counted(deployment))
+        begin = datetime.fromisoformat(since["as_of"])
+        versions = difference(counted_from_json(since["counted"]), self._counted(deployment))
         return Observation(versions=versions, seconds=(as_of - begin).total_seconds())
 
     def _counted(self, deployment: Deployment) -> dict[str, Mapping[int, Counted]]:
@@ -235,6 +246,19 @@ class OwnServers(ServingBackend):
         variants = [*(_as(each, VariantRole.PRIMARY, 1.0) for each in base), *rest]
         rollout = _decided(plan, model) and not any(_is(each, model) for each in base)
         self._write(deployment, variants, last, rollout=rollout, reason=f"back from v{model.version}")
+
+    def _see_that_it_stands(
+        self, plan: ServingPlan, last: TrafficSplit | None, deployment: Deployment, model: ModelVersion
+    ) -> None:
+        mine = last is not None and last.deployment == deployment.record_id
+        if mine and plan.split is None and not _decided(plan, model):
+            entry = plan.champion
+            raise Superseded(
+                f"the alias {plan.model}/{plan.alias} has moved since v{model.version} got its share",
+                code="superseded.traffic",
+                why=f"entry {entry.sequence}: {entry.outcome.value}" if entry else "it was retired",
+                todo="look at `xops history`, and deploy again if it is still wanted",
+            )
 
     def _now(self, deployment: Deployment) -> tuple[ServingPlan, TrafficSplit | None]:
         name, alias = deployment.model.name, deployment.alias

@@ -9,7 +9,8 @@ served; keep or unload the old version.
 what is true, repeats what is not, and goes on after the last step. **Failed.** Before the ledger entry
 nothing has changed for callers. After it the old version gets all requests back at once, and then the ledger
 says so too (or is left as it is, for a person to decide). **Cancelled.** Before the ledger entry the
-candidate is unloaded; after it everything stays as it is, and the same work run again goes on.
+candidate is unloaded; after it everything stays as it is, and the same work run again goes on. **Waiting.**
+Where the caller says so, long waits are not waited for here: the caller is told when to come back.
 
 What it does not do: it judges no model (gates do, in the decision that it asks for), and it starts no server.
 """
@@ -20,8 +21,9 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from airflow_provider_xops.errors import ArgumentError, ConflictError, NotFoundError, XOpsError
 from airflow_provider_xops.lake.lake import Lake
@@ -34,8 +36,8 @@ from airflow_provider_xops.records import (
     PromotionDecision,
 )
 from airflow_provider_xops.registry import ledger
-from airflow_provider_xops.registry.apply import apply_decision
 from airflow_provider_xops.registry.client import RegistryClient
+from airflow_provider_xops.registry.inputs import other_inputs
 from airflow_provider_xops.registry.ledger_state import LedgerState
 from airflow_provider_xops.registry.loading import get_model, recorded_version
 from airflow_provider_xops.serving.targets._deployed import Deployed, list_deployments, result_of
@@ -47,24 +49,35 @@ from airflow_provider_xops.serving.targets._journal import (
     open_deployments,
     steps_of,
 )
-from airflow_provider_xops.serving.targets._ledger_side import standing
-from airflow_provider_xops.serving.targets._time import Cancelled, Patience, Time, check_seconds
+from airflow_provider_xops.serving.targets._ledger_side import confirm_decision, standing
+from airflow_provider_xops.serving.targets._time import (
+    Cancelled,
+    ComeBack,
+    Memory,
+    Patience,
+    Time,
+    check_seconds,
+)
 from airflow_provider_xops.serving.targets._work import Work
 from airflow_provider_xops.serving.targets.base import ServingBackend, check_steps
 from airflow_provider_xops.serving.targets.health import HealthCondition
 
 __all__ = [
+    "ComeBack",
     "Deployed",
     "Patience",
     "abort_deployment",
     "confirm_decision",
     "deploy",
+    "leave_deployment",
     "list_deployments",
 ]
 
 log = logging.getLogger(__name__)
 
 Decide = Callable[[], PromotionDecision]
+# In the memory of whoever comes back: the record id of its deployment.
+LEFT = "deployment"
 
 
 def deploy(
@@ -90,6 +103,8 @@ def deploy(
     clock: Callable[[], datetime],
     wait: Callable[[float], None] = time.sleep,
     cancelled: Callable[[], bool] = bool,
+    away_s: float | None = None,
+    memory: Mapping[str, Any] | None = None,
 ) -> Deployed:
     """Bring ``model`` into service at a target as ``alias``.
 
@@ -109,12 +124,17 @@ def deploy(
         one whose version is the champion already.
     :param last_try: nobody will run the same work again: what does not answer is a failure too.
     :param wait: sleeps for so many seconds. :param cancelled: asked between any two waits.
+    :param away_s: seconds between two looks of a wait that is longer than a few seconds; the caller waits
+        elsewhere then (``ComeBack``). None: all is waited for here.
+    :param memory: that of the ``ComeBack`` after which this call is made.
     :returns: also when it failed: look at ``outcome``.
     :raises ArgumentError: ``argument.steps``, ``argument.health``, ``argument.on_failure``,
         ``argument.seconds``, ``argument.try_out``, ``argument.inputs_changed``.
     :raises ConflictError: ``conflict.deployment``: another one of this alias is under way at this target.
     :raises UnavailableError: the lake or MLflow did not answer, the target not within ``patience``; the same
         call goes on where it stopped.
+    :raises ComeBack: only with ``away_s``: the same call goes on at its moment, with its memory, where the
+        record id of the ``deployment`` is too.
 
     >>> deploy(lake, client, backend, model=model, decide=lambda: decision, steps=(0.1, 1.0), actor=actor,
     ...        clock=clock).outcome  # doctest: +SKIP
@@ -145,7 +165,8 @@ def deploy(
         endpoint=backend.endpoint, key=actor.idempotency_key, previous=previous, steps=shares,
         settings=settings,
     )  # fmt: skip
-    deployment, new = _own_or_new(lake, wanted, model)
+    # Whoever comes back goes on with the one that was left, also if somebody has ended it meanwhile.
+    deployment, new = (_left(lake, memory), False) if memory else _own_or_new(lake, wanted, model)
     journal = Journal(lake, deployment, actor=actor, clock=clock)
     if journal.finished:
         log.info("This work has deployed %s before: deployment %s.", model.ref, deployment.record_id[:12])
@@ -162,11 +183,15 @@ def deploy(
         _begin(lake, backend, journal, supersede=supersede)
     work = Work(
         lake=lake, client=client, backend=backend, model=model, journal=journal, decide=decide, actor=actor,
-        time=Time(clock=clock, wait=wait, cancelled=cancelled), patience=patience or Patience(),
-        last_try=last_try,
+        time=Time(clock=clock, wait=wait, cancelled=cancelled, away_s=away_s, memory=Memory(memory or {})),
+        patience=patience or Patience(), last_try=last_try,
     )  # fmt: skip
     try:
-        work.run(resumed=not new)
+        # Whoever comes back as told was not killed.
+        work.run(resumed=not new and (not memory or work.was_catching_up))
+    except ComeBack as later:
+        later.memory = {**work.time.memory, LEFT: deployment.record_id}
+        raise
     except Cancelled:
         _stop(work, "cancelled")
     except Exception:
@@ -222,44 +247,44 @@ def abort_deployment(
     return result_of(lake, journal)
 
 
-def confirm_decision(
-    lake: Lake, client: RegistryClient, decision: PromotionDecision, *, actor: Actor, as_of: datetime
-) -> PromotionDecision:
-    """The entry of the ledger that a decision made elsewhere is, applied in MLflow if it was not yet.
+def leave_deployment(
+    lake: Lake,
+    client: RegistryClient,
+    backend: ServingBackend,
+    deployment: Deployment,
+    *,
+    why: str,
+    actor: Actor,
+    clock: Callable[[], datetime],
+) -> Deployed:
+    """What ending the process of a rollout does, where there is none because it waits elsewhere.
 
-    :raises ArgumentError: ``argument.decision``: the ledger has no such entry.
+    Before the ledger's entry the candidate is unloaded, and the deployment has ended; after it everything
+    stays as it is. One that has ended already is left alone.
+
+    :param why: kept in the record.
+    :raises UnavailableError: the target did not answer; nothing has ended.
     """
-    state = ledger.state(lake, decision.model, decision.alias)
-    found = next((each for each in state.entries if each.sequence == decision.sequence), None)
-    if found is None or found.record_id != decision.record_id:
-        raise ArgumentError(
-            f"the ledger of {decision.model}/{decision.alias} has no such entry {decision.sequence}",
-            code="argument.decision",
-            todo="pass the output of the task that promoted, unchanged",
-        )
-    if found == state.current and not state.is_applied(found):
-        apply_decision(lake, client, found, actor=actor, as_of=as_of)
-    return found
+    journal = Journal(lake, deployment, actor=actor, clock=clock)
+    if journal.aborted is None and not journal.finished:
+        Work(
+            lake=lake, client=client, backend=backend, model=_version_of(lake, deployment.model),
+            journal=journal, decide=None, actor=actor, patience=Patience(),
+            time=Time(clock=clock, wait=time.sleep, cancelled=bool),
+        ).stop(why)  # fmt: skip
+    return result_of(lake, journal)
 
 
 def _check_inputs(model: ModelVersion, previous: ModelVersion) -> None:
-    """See that what callers send the previous version today is what the new one takes.
-
-    Golden rows do not show it: they have the columns of the version they were recorded with.
-    """
-    if not model.features or not previous.features:
-        return
-    more = sorted(set(model.features) - set(previous.features))
-    fewer = sorted(set(previous.features) - set(model.features))
-    if more or fewer:
-        told = [f"it needs {', '.join(more[:5])}"] if more else []
-        told += [f"it does not take {', '.join(fewer[:5])}"] if fewer else []
+    """See that what callers send the previous version today is what the new one takes."""
+    others = other_inputs(model, previous)
+    if others is not None:
         raise ArgumentError(
             f"{model.ref} takes other columns than v{previous.version}, which serves",
             code="argument.inputs_changed",
-            why=f"{'; '.join(told)}: requests as they come now would be refused",
+            why=others.how,
             todo="let callers send both first, or say allow_new_inputs=True",
-            context={"more": more, "fewer": fewer},
+            context={"more": list(others.more), "fewer": list(others.fewer)},
         )  # fmt: skip
 
 
@@ -280,6 +305,12 @@ def _own_or_new(lake: Lake, wanted: Deployment, model: ModelVersion) -> tuple[De
         if last.step == FINISH and not undone:
             return found, False
     raise AssertionError("counting does not end")
+
+
+def _left(lake: Lake, memory: Mapping[str, Any]) -> Deployment:
+    found = lake.evidence.get(Deployment.kind, str(memory[LEFT]))
+    assert isinstance(found, Deployment)
+    return found
 
 
 def _begin(lake: Lake, backend: ServingBackend, journal: Journal, *, supersede: bool) -> None:

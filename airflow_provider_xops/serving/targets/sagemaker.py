@@ -95,12 +95,7 @@ class SageMakerBackend(ServingBackend):
             self._make_model(model)
             alone = self._names.config(deployment, "alone")
             self._configs.make(alone, deployment, [self._configs.variant(model, 1.0)], before="")
-            self._aws.do(
-                "create_endpoint",
-                EndpointName=self._settings.endpoint,
-                EndpointConfigName=alone,
-                Tags=tags_of(self._settings.tags),
-            )
+            self._make_endpoint(alone)
             return
         if any(self._names.is_of(config, deployment) for config in (now.config, now.pending)):
             return
@@ -178,22 +173,22 @@ class SageMakerBackend(ServingBackend):
         """The versions and their shares, as the endpoint has them now; variants made elsewhere are left
         out."""
         now = self._aws.now()
-        if now is None or now.status in ("Creating", "Deleting", "Failed"):
+        if now is None or now.status in ("Creating", "Deleting", "Failed", "OutOfService"):
             return {}
         named = {version_of(name): share for name, share in now.shares().items() if share > 0}
         return {version: share for version, share in named.items() if version is not None}
 
     def mark(self, deployment: Deployment | None, *, as_of: datetime) -> Any:
         """The moment: CloudWatch keeps the rest."""
-        return as_of
+        return as_of.isoformat()
 
     def observe(self, deployment: Deployment | None, *, since: Any, as_of: datetime) -> Observation | None:
         """CloudWatch's figures of the variants."""
         now = self._aws.now()
         if now is None:
             return None
-        variants = [*now.weights, *now.shadows]
-        return figures(self._clients, self._settings.endpoint, variants, since=since, as_of=as_of)
+        variants, begin = [*now.weights, *now.shadows], datetime.fromisoformat(since)
+        return figures(self._clients, self._settings.endpoint, variants, since=begin, as_of=as_of)
 
     def finish(self, deployment: Deployment, model: ModelVersion, *, keep_previous: bool) -> None:
         """Keep the previous version's instances at weight 0, or have the endpoint updated to the version
@@ -237,16 +232,15 @@ class SageMakerBackend(ServingBackend):
         ours = any(self._names.is_of(config, deployment) for config in (now.config, now.pending))
         if before is None or not (ours or now.dead):
             back = self._configs.rest(now, variant, deployment)
-            if now.settled and back and now.desired.get(variant, 0.0) > 0:
+            if back and now.desired.get(variant, 0.0) > 0 and not now.dead:
+                # The share that it was given last may still be on its way to it.
+                self._see_that_it_can_change(now)
                 self._set_weights({**back, variant: 0.0})
             else:
                 self._configs.sweep(now)
             return
         if not before[0]:
-            if not now.settled and not now.dead:
-                raise busy(self._settings.endpoint, now.status)
-            log.info("The endpoint %s was made for this deployment: it is deleted.", self._settings.endpoint)
-            self._aws.delete("delete_endpoint", EndpointName=self._settings.endpoint)
+            self._end(now)
             return
         if now.status == "Failed":
             # Of a failed endpoint SageMaker accepts only that it is deleted.
@@ -268,12 +262,30 @@ class SageMakerBackend(ServingBackend):
             return
         config = self._configs.to_go_back_to(before[0], deployment, variant)
         log.info("The endpoint %s is made again with %s.", self._settings.endpoint, config)
-        self._aws.do(
+        self._make_endpoint(config)
+
+    def _make_endpoint(self, config: str) -> None:
+        def is_there() -> bool:
+            now = self._aws.now()
+            return now is not None and now.config == config
+
+        self._aws.make(
             "create_endpoint",
+            is_there,
             EndpointName=self._settings.endpoint,
             EndpointConfigName=config,
             Tags=tags_of(self._settings.tags),
         )
+
+    def _end(self, now: EndpointNow) -> None:
+        """Delete an endpoint that nobody needs, also while it is still being made: it costs from then on."""
+        log.info("The endpoint %s was made for this deployment: it is deleted.", self._settings.endpoint)
+        try:
+            self._aws.delete("delete_endpoint", EndpointName=self._settings.endpoint)
+        except RegistryError as error:
+            if now.settled or now.dead or error.code != "registry.aws_refused":
+                raise
+            raise busy(self._settings.endpoint, now.status) from None
 
     def _make_model(self, model: ModelVersion) -> None:
         name = self._names.model(model, self._settings)
@@ -281,8 +293,9 @@ class SageMakerBackend(ServingBackend):
             return
         address = upload_model(self._clients, self._client, model, self._settings)
         network = {"VpcConfig": dict(self._settings.network)} if self._settings.network else {}
-        self._aws.do(
+        self._aws.make(
             "create_model",
+            lambda: self._aws.exists(name),
             ModelName=name,
             PrimaryContainer={
                 "Image": self._settings.image_uri,
@@ -315,7 +328,7 @@ class SageMakerBackend(ServingBackend):
         self._update(name)
 
     def _shadow_config(self, deployment: Deployment, weight: float) -> str:
-        return self._names.config(deployment, f"shadow-{round(1000 * weight)}")
+        return self._names.config(deployment, f"shadow-{round(1e6 * weight)}")
 
     def _wanted(
         self, now: EndpointNow, deployment: Deployment, model: ModelVersion, weight: float

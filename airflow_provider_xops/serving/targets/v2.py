@@ -31,7 +31,7 @@ from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import Deployment, ModelVersion
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.registry.loading import recorded_version
-from airflow_provider_xops.serving.targets._v2_client import V2Server
+from airflow_provider_xops.serving.targets._v2_client import V2Server, served_name
 from airflow_provider_xops.serving.targets._v2_figures import Mark
 from airflow_provider_xops.serving.targets._v2_protocol import as_infer_request, predictions_of
 from airflow_provider_xops.serving.targets._v2_repository import (
@@ -39,7 +39,7 @@ from airflow_provider_xops.serving.targets._v2_repository import (
     SERVING,
     ModelRepository,
     beside,
-    platform_of,
+    is_of,
     settings_for,
 )
 from airflow_provider_xops.serving.targets.base import (
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 __all__ = ["V2Backend"]
 
 log = logging.getLogger(__name__)
-
-CHAMPION = "champion"
 
 
 class V2Backend(ServingBackend):
@@ -199,7 +197,7 @@ class V2Backend(ServingBackend):
         model = recorded_version(self._lake, model)
         name = self._served(model.name, deployment.alias)
         now = self._repository.read(name, SERVING)
-        if now is None or now.get("platform") != platform_of(model.artifact_digest):
+        if now is None or not is_of(now, model):
             self._repository.bring_files(self._client, name, model)
             self._repository.remember(name, deployment.record_id, now)
             now = settings_for(
@@ -219,27 +217,28 @@ class V2Backend(ServingBackend):
         return self._all_have(self._repository.read(name, SERVING), model)
 
     def serving(self, model: str, alias: str) -> dict[int, float]:
-        """The versions that the servers say they answer callers with, by their share of the servers."""
+        """The versions that the servers say they answer callers with, by their share of the servers; the
+        shares sum up to less than 1 where a server answers callers with nothing."""
         name = self._served(model, alias)
         found = [server.loaded(name) for server in self._servers]
         counts = collections.Counter(
             each.version for each in found if each is not None and each.version is not None
         )
-        return {version: count / counts.total() for version, count in counts.items()}
+        return {version: count / len(self._servers) for version, count in counts.items()}
 
     def mark(self, deployment: Deployment | None, *, as_of: datetime) -> Any:
         """What each server has counted so far, and for which version."""
         if deployment is None or not self.has_figures:
             return None
         name = self._served(deployment.model.name, deployment.alias)
-        return Mark.of(self._servers, name, as_of=as_of)
+        return Mark.of(self._servers, name, as_of=as_of).to_json()
 
     def observe(self, deployment: Deployment | None, *, since: Any, as_of: datetime) -> Observation | None:
         """What the servers have counted since the mark."""
-        if deployment is None or not isinstance(since, Mark):
+        if deployment is None or since is None:
             return None
         name = self._served(deployment.model.name, deployment.alias)
-        return since.until(self._servers, name, as_of=as_of)
+        return Mark.from_json(since).until(self._servers, name, as_of=as_of)
 
     def finish(self, deployment: Deployment, model: ModelVersion, *, keep_previous: bool) -> None:
         """Unload what was loaded beside; the previous version takes that place, if it is to be kept."""
@@ -264,9 +263,7 @@ class V2Backend(ServingBackend):
         self._repository.clean(name)
 
     def _served(self, model: str, alias: str) -> str:
-        """What callers call it. A registry's names have no colon, so no model can be called like an alias."""
-        name = self._name or model
-        return name if alias == CHAMPION else f"{name}:{alias}"
+        return served_name(self._name or model, alias)
 
     def _see_that_it_is_ours(self, name: str) -> None:
         ours = self._repository.read(name, SERVING) is not None
@@ -284,7 +281,7 @@ class V2Backend(ServingBackend):
                 )
 
     def _all_have(self, settings: Mapping[str, Any] | None, model: ModelVersion) -> Readiness:
-        if settings is None or settings.get("platform") != platform_of(model.artifact_digest):
+        if settings is None or not is_of(settings, model):
             return Readiness(ready=False, failed=True, reason="the model repository does not say so any more")
         missing = []
         for server in self._servers:

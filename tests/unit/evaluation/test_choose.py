@@ -51,6 +51,16 @@ def test_those_that_passed_all_gates_come_first_then_the_better_figure() -> None
         assert (choice.best, choice.metric) == (given[2], "roc_auc")
 
 
+def test_candidates_for_two_aliases_are_not_compared() -> None:
+    given = [judged(1, roc_auc=0.9, alias="champion"), judged(2, roc_auc=0.8, alias="champion-eu")]
+
+    with pytest.raises(ArgumentError, match="not made of one alias"):
+        choose(given)
+
+    # a release before has not written the alias down
+    assert versions(choose([given[0], judged(2, roc_auc=0.8)]).ranking) == [1, 2]
+
+
 def test_a_metric_that_gets_better_downwards() -> None:
     given = [judged(1, log_loss=0.5, roc_auc=0.9), judged(2, log_loss=0.4, roc_auc=0.8)]
     assert versions(choose(given).ranking) == [1, 2]

@@ -17,6 +17,7 @@ from airflow_provider_xops.links.evidence import (
     ValidationReportLink,
 )
 from airflow_provider_xops.links.mlflow import MlflowModelVersionLink, MlflowRunLink
+from airflow_provider_xops.links.serving import ServingLink
 from airflow_provider_xops.operators._base import RegistryOperator
 from airflow_provider_xops.registry.client import RegistryClient
 from airflow_provider_xops.settings import MlflowSettings
@@ -32,6 +33,7 @@ LINKS = [
     ModelCardLink,
     MlflowRunLink,
     MlflowModelVersionLink,
+    ServingLink,
 ]
 
 
@@ -52,6 +54,7 @@ def test_names_and_keys_are_distinct() -> None:
         "Model card",
         "MLflow run",
         "MLflow model version",
+        "What serves now",
     }
     assert len({link().xcom_key for link in LINKS}) == len(LINKS)
 
@@ -82,6 +85,9 @@ def test_links_follow_an_airflow_that_is_served_under_a_path(monkeypatch: pytest
     link = EvidenceLink().get_link(operator, ti_key=None)
 
     assert link == "/team-a/airflow/xops/lakes/x/evidence/pins/abc"
+    operator = SimpleNamespace(serving_conn_id="models/eu", served=("late flights", "champion-eu"))
+    link = ServingLink().get_link(operator, ti_key=None)
+    assert link == "/team-a/airflow/xops/serving/models%2Feu/late%20flights/champion-eu"
 
 
 def test_a_decision_has_no_evidence_page_because_the_ledger_holds_it() -> None:

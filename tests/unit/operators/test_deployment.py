@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from datetime import datetime
@@ -10,12 +11,20 @@ from typing import Any
 import pytest
 
 from airflow_provider_xops.lake.lake import Lake
+from airflow_provider_xops.operators._deciding import meant_by
 from airflow_provider_xops.operators.model import CheckDeploymentOperator, DeployModelOperator
-from airflow_provider_xops.records import Actor, PromotionDecision, PromotionOutcome
+from airflow_provider_xops.records import (
+    Actor,
+    Evaluation,
+    PromotionDecision,
+    PromotionOutcome,
+)
 from airflow_provider_xops.registry import ledger
 from airflow_provider_xops.registry.ledger import Draft
+from airflow_provider_xops.registry.promote import promote
 from airflow_provider_xops.version_compat import AirflowFailException, AirflowSkipException
-from tests.unit.registry.builders import a_model, a_recorded_evaluation
+from tests.unit.registry.builders import AS_OF, a_model, a_recorded_evaluation, an_actor
+from tests.unit.registry.fake_registry import FakeRegistry, recorded_models
 
 MakeContext = Callable[..., dict[str, Any]]
 
@@ -45,6 +54,46 @@ def given(lake: Lake, actor: Actor, as_of: datetime) -> dict[str, Any]:
 
     held, _ = ledger.append(lake, model.name, "champion", hold, actor=actor, as_of=as_of)
     return {"model": model.to_json(), "evaluation": evaluation.to_json(), "decision": held.to_json()}
+
+
+def test_an_evaluation_for_another_alias_is_refused_before_anything_is_loaded(
+    lake: Lake, given: dict[str, Any], make_context: MakeContext
+) -> None:
+    evaluation = dataclasses.replace(
+        Evaluation.from_json(given["evaluation"]), alias="champion-eu", record_id=""
+    )
+    lake.evidence.put(evaluation)
+    task = DeployModelOperator(task_id="deploy", evaluation=evaluation.record_id)
+
+    with pytest.raises(AirflowFailException, match=r"argument\.evaluation.*evaluated for champion-eu"):
+        task.execute(make_context(task_id="deploy"))
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_what_the_task_allows_the_promotion_on_the_way_allows_too(
+    lake: Lake, make_context: MakeContext, allowed: bool
+) -> None:
+    registry = FakeRegistry()
+    (champion,) = recorded_models(lake, 1, features=("a",))
+    model = dataclasses.replace(
+        champion, version=2, created_at_ms=1002, features=("a", "b"), artifact_digest="e" * 64, record_id=""
+    )
+    lake.evidence.put(model)
+    promote(
+        lake, registry, model=champion, alias="champion-eu", expected=None,
+        evaluation=a_recorded_evaluation(lake, champion), actor=an_actor("first"), as_of=AS_OF,
+    )  # fmt: skip
+    evaluation = a_recorded_evaluation(lake, model, champion)
+    task = DeployModelOperator(
+        task_id="deploy", evaluation=evaluation.record_id, alias="champion-eu", allow_new_inputs=allowed
+    )
+
+    meant = meant_by(task, make_context(task_id="deploy"), lake, registry)
+    assert meant.decide is not None
+    decision = meant.decide()
+
+    assert decision.outcome == ("promoted" if allowed else "held")
+    assert "other inputs than v1: it needs b" in decision.reason
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,36 @@ def test_links_lead_to_the_report(train: Any, make_context: MakeContext) -> None
     assert choose.report_uri == judged["report_uri"]
 
 
+def test_the_record_says_whose_champion_was_met(
+    lake: Lake, train: Any, judge: Any, make_context: MakeContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = train(2)
+    eu = judge(model, alias="champion-eu")
+    assert (eu["alias"], eu["champion"]) == ("champion-eu", None)
+    page = lake.storage.get(f"_xops/reports/evaluations/{eu['record_id']}.html")
+    assert b"champion-eu" in (page or b"")
+
+    def promote(alias: str) -> Any:
+        operator = PromoteModelOperator(task_id="promote", evaluation=eu, alias=alias)
+        return operator.execute(make_context(task_id="promote"))
+
+    def choose() -> None:
+        ChooseModelOperator(task_id="choose", evaluations=[eu]).execute(make_context(task_id="choose"))
+
+    with pytest.raises(AirflowFailException, match=r"argument\.evaluation"):
+        promote("champion")
+    choose()
+    assert "promotion will hold it" not in caplog.text
+
+    # the best of those for a region is compared with the champion of that region
+    assert promote("champion-eu")["outcome"] == "promoted"
+    choose()
+    assert "promotion will hold it" in caplog.text
+
+    with pytest.raises(AirflowFailException, match=r"argument\.alias"):
+        judge(model, alias="latest")
+
+
 def test_a_retry_is_the_same_record(train: Any, judge: Any) -> None:
     model = train(2)
     assert judge(model)["record_id"] == judge(model)["record_id"]

@@ -166,6 +166,41 @@ def test_an_approval_that_came_to_nothing_is_not_an_approval(
     assert (registry.pointed, ledger.entries(lake)) == ({}, [])
 
 
+# --- columns and aliases ---
+
+
+def test_other_columns_are_held_and_promoted_where_the_task_allows_them(
+    lake: Lake, make_context: MakeContext, registry: FakeRegistry
+) -> None:
+    first, _ = recorded_models(lake, 2)
+    wider = dataclasses.replace(
+        first, version=2, created_at_ms=1002, features=("a", "b", "c"), artifact_digest="e" * 64, record_id=""
+    )
+    lake.evidence.put(wider)
+    promote(lake, make_context, first)
+
+    with pytest.raises(AirflowSkipException, match=r"held .other inputs than v1: it needs c"):
+        promote(lake, make_context, wider, first, on_held="skip")
+    returned = promote(lake, make_context, wider, first, on_held="skip", allow_new_inputs=True)
+
+    assert returned["reason"].startswith("all 1 gates passed; allowed: other inputs than v1: it needs c")
+    assert registry.pointed == {"champion": 2}
+
+
+def test_an_evaluation_for_another_alias_fails_the_task_whatever_it_does_when_held(
+    lake: Lake, make_context: MakeContext, models: list[ModelVersion]
+) -> None:
+    evaluation = dataclasses.replace(
+        a_recorded_evaluation(lake, models[0]), alias="champion-eu", record_id=""
+    )
+    lake.evidence.put(evaluation)
+    operator = PromoteModelOperator(task_id="p", evaluation=evaluation.record_id, on_held="succeed")
+
+    with pytest.raises(AirflowFailException, match=r"argument\.evaluation.*evaluated for champion-eu"):
+        operator.execute(make_context())
+    assert ledger.entries(lake) == []
+
+
 # --- checks ---
 
 

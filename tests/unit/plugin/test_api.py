@@ -137,6 +137,28 @@ def test_a_folded_record_is_answered_with_the_command_that_reads_it(get: Callabl
     assert "xops show pins" in answer.text
 
 
+def test_what_serves_is_told_to_who_is_signed_in_without_the_key(
+    airflow: Any, viewer: dict[str, str], lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"conn_type": "xops_serving", "host": "127.0.0.1:1", "password": "hidden-key-of-the-servers"}
+    monkeypatch.setenv("AIRFLOW_CONN_MODELS", json.dumps(fields))
+    monkeypatch.setenv("AIRFLOW_CONN_A_LAKE", json.dumps({"conn_type": "xops_lake", "host": lake.uri}))
+    page = "/xops/serving/models/late%20flights/champion"
+
+    assert airflow.get(page).status_code == 401
+    answer = airflow.get(page, headers=viewer)
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "private, no-store"
+    assert (answer.json()["model"], answer.json()["alias"]) == ("late flights", "champion")
+    (server,) = answer.json()["servers"]
+    assert (server["server"], server["code"]) == ("http://127.0.0.1:1", "unavailable.server")
+    assert "hidden-key" not in answer.text
+    for other in ("a_lake", "nowhere"):
+        refused = airflow.get(f"/xops/serving/{other}/late/champion", headers=viewer)
+        assert refused.status_code == 404
+        assert lake.uri not in refused.text
+
+
 def test_the_plugin_loads_neither_fastapi_nor_the_lake_until_it_is_asked() -> None:
     code = (
         "import sys\nimport airflow.plugins_manager\nbefore = set(sys.modules)\n"

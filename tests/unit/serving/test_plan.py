@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -202,3 +203,12 @@ def test_after_a_rollback_its_version_answers_alone_whatever_was_before(events: 
     plan = plan_of(state_of(*ledger, (ROLLED_BACK, to)), split)
 
     assert plan.answering == (primary(to),)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -0.1, "0.9", None])
+def test_a_share_that_is_none_leaves_no_request_to_the_canary(weight: Any) -> None:
+    state = state_of((PROMOTED, 1))
+
+    made = plan_of(state, split_of(primary(1, weight), canary(2, 0.1), basis=1))
+
+    assert (made.answering, made.split) == ((primary(1),), None)

@@ -318,3 +318,29 @@ def test_any_traffic_gives_the_figures_of_its_rows(
     assert found[SHADOW].agreement.value == pytest.approx(
         np.mean([(one > 0.5) == (other > 0.5) for one, other in flat])
     )
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        {"since": "2026-1-5"},
+        {"since": "15.01.2026"},
+        {"until": "today"},
+        {"since": "2026-02-01", "until": "2026-01-01"},
+    ],
+)
+def test_a_day_that_is_none_is_refused_and_not_compared(traffic: Traffic, days: dict[str, str]) -> None:
+    with pytest.raises(ArgumentError) as refused:
+        variants(traffic.lake, model="delay", table="delay_log", **days)
+
+    assert refused.value.code == "argument.variants"
+
+
+def test_a_log_of_failed_requests_alone_has_figures(lake: Lake) -> None:
+    traffic = Traffic(lake)
+    traffic.fail(1, PRIMARY)
+    traffic.log.close(SECONDS)
+
+    (figures,) = variants(lake, model="delay", table="delay_log").variants
+
+    assert (figures.requests, figures.errors, figures.mean) == (1, 1, None)

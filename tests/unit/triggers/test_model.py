@@ -154,6 +154,17 @@ def test_unusable_connection_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> N
     assert events(trigger(once=True))[0]["error"]["code"] == "argument.connection"
 
 
+def test_address_that_is_none_ends_the_wait_and_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"http://mlflow:port/{SECRETS[0]}"
+    fields = {"conn_type": "xops_mlflow", "host": address}
+    monkeypatch.setenv("AIRFLOW_CONN_XOPS_MLFLOW_DEFAULT", json.dumps(fields))
+
+    (event,) = events(trigger(once=True))
+
+    assert event["error"]["code"] == "argument.mlflow_uri"
+    assert SECRETS[0] not in json.dumps(event)
+
+
 # -- every event --------------------------------------------------------------------------------------------
 
 
@@ -164,6 +175,32 @@ def test_watcher_tells_every_change_and_nothing_else(server: AliasServer) -> Non
 
     assert [(one["previous"], one["version"]) for one in found] == [(1, 2), (2, 3), (3, 1)]
     assert "status" not in found[0]
+
+
+@pytest.mark.parametrize("broken", ["http://mlflow:port", "http://[::1", "https://\x00"])
+def test_watcher_outlives_a_connection_that_is_broken_for_a_while(
+    server: AliasServer, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Whatever it raises: a watch that ends is one that nobody hears of."""
+    real, looks = ModelAliasTrigger._settings, []
+
+    def settings_of(self: ModelAliasTrigger) -> Any:
+        looks.append(1)
+        if len(looks) == 2:
+            raise RuntimeError(f"the API server is away, {SECRETS[0]}")
+        with monkeypatch.context() as patch:
+            if len(looks) == 3:
+                fields = {"conn_type": "xops_mlflow", "host": broken}
+                patch.setenv("AIRFLOW_CONN_XOPS_MLFLOW_DEFAULT", json.dumps(fields))
+            return real(self)
+
+    monkeypatch.setattr(ModelAliasTrigger, "_settings", settings_of)
+    server.says(1, 2)
+
+    (event,) = events(trigger(patience=9))
+
+    assert (event["version"], event["previous"]) == (2, 1)
+    assert len(looks) == 4
 
 
 def test_alias_that_appears_is_a_change(server: AliasServer) -> None:

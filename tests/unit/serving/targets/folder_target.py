@@ -110,11 +110,12 @@ class FolderTarget(ServingBackend):
 
     def mark(self, deployment: Deployment, *, as_of: datetime) -> Any:
         self._begin("mark")
-        return as_of
+        return as_of.isoformat()
 
     def observe(self, deployment: Deployment, *, since: Any, as_of: datetime) -> Observation | None:
         self._begin("observe")
-        return Observation(versions=self.figures(), seconds=(as_of - since).total_seconds())
+        begin = datetime.fromisoformat(since)
+        return Observation(versions=self.figures(), seconds=(as_of - begin).total_seconds())
 
     def finish(self, deployment: Deployment, model: ModelVersion, *, keep_previous: bool) -> None:
         state = self._begin("finish", model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,9 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_xops.errors import ArgumentError, NotFoundError, UnavailableError
+from airflow_provider_xops.errors import ArgumentError, NotFoundError, Superseded, UnavailableError
+from airflow_provider_xops.lake.lake import Lake
+from airflow_provider_xops.records import PromotionOutcome
+from airflow_provider_xops.registry import ledger
+from airflow_provider_xops.registry.ledger import Draft
 from airflow_provider_xops.serving.targets._http import Http, base_url
 from airflow_provider_xops.serving.targets._own_replica import Counted, Replica, difference, quantile
+from airflow_provider_xops.serving.targets.own import OwnServers
+from airflow_provider_xops.serving.traffic import last_split
+from tests.unit.registry.builders import a_model, an_actor
+from tests.unit.serving.targets.builders import a_deployment
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0, float("inf"))
 
@@ -116,7 +125,7 @@ STATUS = {
                     {"version": 3, "role": "shadow", "weight": 0.5},
                     {"version": 4, "role": "standby", "weight": 0.0},
                 ]},
-                "loaded": [{"version": 1}, {"version": 2}, {"version": 3}],
+                "loaded": [{"version": 1, "created_at_ms": 1001}, {"version": 2}, {"version": 3}],
                 "failed": [{"version": 4, "code": "model.digest_mismatch"}],
             },
             "figures": {"1": {"requests": 3, "errors": 1, "within_seconds": {"0.1": 1, "inf": 2}}},
@@ -132,7 +141,7 @@ def test_a_status_is_read(script: Any) -> None:
     status = replica.status("late", "eu")
 
     assert (status.name, status.shares, status.shadows) == ("late@eu", {1: 0.9, 2: 0.1}, {3: 0.5})
-    assert (status.loaded, status.failed) == ({1, 2, 3}, {4: "model.digest_mismatch"})
+    assert (status.loaded, status.failed) == ({(1, 1001), (2, None), (3, None)}, {4: "model.digest_mismatch"})
     assert status.counted[1] == Counted(requests=3, errors=1, within={0.1: 1, float("inf"): 2})
     with pytest.raises(NotFoundError):
         replica.status("late", "champion")
@@ -229,3 +238,67 @@ def test_a_line_break_at_the_end_of_a_key_is_left_out() -> None:
     assert Http("a:1", headers={"Authorization": "Bearer secret-word\n"})._headers == {
         "Authorization": "Bearer secret-word"
     }
+
+
+def test_a_replica_that_has_answered_more_since_its_restart_hides_no_errors() -> None:
+    before = {"a": {1: counted(10, 8, (2, 0, 0, 0, 0))}, "b": {1: counted(0, 0)}}
+    now = {"a": {1: counted(12, 0, (12, 0, 0, 0, 0))}, "b": {1: counted(5, 5)}}
+
+    found = difference(before, now)
+
+    assert (found[1].requests, found[1].errors) == (17, 5)
+
+
+@pytest.mark.parametrize(("made", "ready"), [(1002, True), (900, False), (None, True)])
+def test_a_namesake_of_a_model_that_was_made_again_is_not_the_version(
+    script: Any, lake: Lake, as_of: datetime, made: int | None, ready: bool
+) -> None:
+    replica, answers, _ = script
+    model = a_model(2, name="late", created_at_ms=1002)
+    fleet = {
+        "serving": {"variants": []}, "failed": [],
+        "loaded": [{"version": 2, **({} if made is None else {"created_at_ms": made})}],
+    }  # fmt: skip
+    answers["/xops/status"] = (
+        200, {"models": {"late": {"model": "late", "alias": "champion", "fleet": fleet, "figures": {}}}}
+    )  # fmt: skip
+    target = OwnServers(lake, [replica.url], actor=an_actor(), clock=lambda: as_of)
+
+    found = target.ready(a_deployment(model, target="xops", endpoint=target.endpoint), model)
+
+    assert (found.ready, found.replicas) == (ready, int(ready))
+
+
+@pytest.mark.parametrize("outcome", [PromotionOutcome.ROLLED_BACK, PromotionOutcome.PROMOTED])
+def test_a_trial_does_not_begin_again_beside_another_champion(
+    script: Any, lake: Lake, as_of: datetime, outcome: PromotionOutcome
+) -> None:
+    def decide(outcome: PromotionOutcome, version: int) -> None:
+        draft = Draft(
+            outcome=outcome, reason="in a test", to_version=version, to_created_at_ms=1000 + version,
+            artifact_digest=a_model(version).artifact_digest,
+        )  # fmt: skip
+        actor = an_actor(f"{outcome} {version}")
+        ledger.append(lake, "late", "champion", lambda now: draft, actor=actor, as_of=as_of)
+
+    replica, answers, _ = script
+    answers["/xops/refresh"] = (202, {})
+    model = a_model(2, name="late", created_at_ms=1002)
+    for version in (1, 2, 3):
+        lake.evidence.put(a_model(version, name="late", created_at_ms=1000 + version))
+    decide(PromotionOutcome.PROMOTED, 3)
+    decide(PromotionOutcome.PROMOTED, 1)
+    target = OwnServers(lake, [replica.url], actor=an_actor(), clock=lambda: as_of)
+    work = a_deployment(model, target="xops", endpoint=target.endpoint, settings={"decides": False})
+    target.prepare(work, model)
+    target.shift(work, model, 0.1)
+    decide(outcome, 3)
+    before = last_split(lake, "late", "champion")
+
+    for act in (lambda: target.prepare(work, model), lambda: target.shift(work, model, 0.5)):
+        with pytest.raises(Superseded) as ended:
+            act()
+        assert ended.value.code == "superseded.traffic"
+    target.abort(work, model)
+
+    assert last_split(lake, "late", "champion") == before

@@ -42,7 +42,7 @@ def test_every_name_is_one_that_sagemaker_takes(endpoint: str, version: int, mod
     deployment = a_deployment(model, target="sagemaker", endpoint=endpoint)
     settings = SageMakerSettings(**(GOOD | {"endpoint": endpoint}))
     made = [names.model(model, settings), variant_of(model)]
-    made += [names.config(deployment, stage) for stage in ("both", "alone", "back", "shadow-1000")]
+    made += [names.config(deployment, stage) for stage in ("both", "alone", "back", "shadow-1000000")]
     assert all(NAME.fullmatch(name) for name in made)
     assert version_of(variant_of(model)) == version
     assert all(names.is_of(name, deployment) for name in made[2:])

@@ -374,3 +374,35 @@ def test_no_credentials_is_an_argument_and_no_connection_is_not(monkeypatch: pyt
     with pytest.raises(ArgumentError) as refused:
         plain_clients()
     assert refused.value.code == "argument.aws"
+
+
+@pytest.mark.parametrize("status", ["InternalError", "Forbidden"])
+def test_figures_that_cannot_be_read_are_not_no_errors(
+    target: SageMakerBackend, aws: Aws, status: str
+) -> None:
+    aws.describe("InService", BOTH, {variant_of(TWO): 1.0})
+    results = [{"Id": "errors_0", "StatusCode": status}, {"Id": "requests_0", "StatusCode": "Complete"}]
+    aws.stubs["cloudwatch"].add_response("get_metric_data", {"MetricDataResults": results})
+
+    with pytest.raises(UnavailableError) as failed:
+        target.observe(WORK, since=target.mark(WORK, as_of=NOW), as_of=NOW + timedelta(minutes=2))
+
+    assert failed.value.code == "unavailable.aws"
+
+
+def test_an_endpoint_that_sagemaker_does_not_delete_yet_is_asked_for_again(
+    target: SageMakerBackend, aws: Aws
+) -> None:
+    work = a_deployment(TWO, target="sagemaker", endpoint=f"eu-central-1/{ENDPOINT}")
+    alone = NAMES.config(work, "alone")
+    aws.describe("Creating", alone, {variant_of(TWO): 0.0})
+    contains = NAMES.config(work, "")
+    aws.found("list_endpoint_configs", "EndpointConfigs", [alone], "EndpointConfigName", contains)
+    aws.config(alone, [NEW])
+    aws.expect("list_tags", {"Tags": [{"Key": "xops-before", "Value": ""}]}, ResourceArn=ANY)
+    aws.refuse("delete_endpoint", "ValidationException", "Cannot delete an endpoint that is Creating.")
+
+    with pytest.raises(UnavailableError) as failed:
+        target.abort(work, TWO)
+
+    assert failed.value.code == "unavailable.endpoint_busy"

@@ -418,3 +418,83 @@ def test_arguments_that_cannot_work_are_refused(
         V2Backend(lake, None, **values)  # type: ignore[arg-type]
     assert refused.value.code == code
     assert "secret" not in str(refused.value)
+
+
+def test_a_server_that_answers_callers_with_nothing_has_a_share_of_nothing(make: Make) -> None:
+    world = make()
+    target, work, model = world.backend(), world.deployment(1), world.versions[1]
+    target.prepare(work, model)
+    world.servers[1].down = True
+    with pytest.raises(UnavailableError):
+        target.shift(work, model, 1.0)
+    world.servers[1].down = False
+
+    # A rollout that finds the whole share there would leave the second one out.
+    assert target.serving("late", "champion") == {1: 0.5}
+    target.shift(work, model, 1.0)
+    assert target.serving("late", "champion") == {1: 1.0}
+
+
+def test_another_number_of_the_same_files_is_another_version(world: World) -> None:
+    target, one = world.backend(), world.versions[1]
+    four = a_model(4, artifact_digest=one.artifact_digest, source_uri=one.source_uri)
+    world.lake.evidence.put(four)
+    world.versions[4] = four
+    work = world.deployment(4, previous=1)
+    target.prepare(work, four)
+    assert not target.settled(work, four, 1.0).ready
+    target.shift(work, four, 1.0)
+    assert target.settled(work, four, 1.0).ready
+    assert (world.answers(), target.serving("late", "champion")) == ([4, 4], {4: 1.0})
+
+    target.abort(work, four)
+
+    assert (world.answers(), target.serving("late", "champion")) == ([1, 1], {1: 1.0})
+
+
+@pytest.mark.parametrize("content", [None, "[]", "{"])
+def test_settings_that_cannot_be_read_are_not_taken_for_none(
+    world: World, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    target, work, model = world.backend(), world.deployment(2, previous=1), world.versions[2]
+    target.prepare(work, model)
+    (file,) = world.folder.glob("*/serving/model-settings.json")
+    before, plain = file.read_text(), Path.read_text
+
+    def read(path: Path, *more: Any, **options: Any) -> str:
+        if path == file:
+            raise OSError(116, "Stale file handle")
+        return plain(path, *more, **options)
+
+    with monkeypatch.context() as broken:
+        if content is None:
+            broken.setattr(Path, "read_text", read)
+        else:
+            file.write_text(content)
+        with pytest.raises((UnavailableError, ConflictError)) as refused:
+            target.shift(work, model, 1.0)
+    assert refused.value.retryable == (content is None)
+
+    file.write_text(before)
+    target.abort(work, model)
+
+    # What answered callers was not taken for nothing, and not taken away.
+    assert (world.answers(), file.read_text()) == ([1, 1], before)
+
+
+def test_a_gateway_that_does_not_reach_its_server_has_not_judged_the_model(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, work, model = world.backend(), world.deployment(2, previous=1), world.versions[2]
+    plain = FakeServer.answer
+
+    def answer(self: FakeServer, method: str, path: str, content: Any) -> tuple[int, Any]:
+        return (503, None) if path.endswith("/load") else plain(self, method, path, content)
+
+    with monkeypatch.context() as busy:
+        busy.setattr(FakeServer, "answer", answer)
+        with pytest.raises(UnavailableError):
+            target.prepare(work, model)
+    target.prepare(work, model)
+
+    assert target.ready(work, model).ready
