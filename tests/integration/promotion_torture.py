@@ -200,7 +200,8 @@ class Torture:
             slot.busy = slot.doomed = False
             return
         if said == "done":
-            slot.busy = False
+            # Who was through when the kill came is dead all the same: the end of its pipe is still to come.
+            slot.busy = slot.doomed
             return
         key, decision, reused = said
         found = record_from_json(decision)

@@ -23,9 +23,10 @@ from pathlib import Path
 
 from airflow_provider_xops.errors import UnavailableError
 
-__all__ = ["Stack"]
+__all__ = ["USERS", "Stack"]
 
 MARK = "XOPS_DEMO_STATE"
+USERS = ("admin", "ana")
 # Programs of the environment that runs the demo, whatever PATH says.
 MODULES = ("airflow", "mlflow", "airflow_provider_xops.cli")
 START_TIMEOUT_S = 180
@@ -58,7 +59,7 @@ class Stack:
     # -- what the processes see -------------------------------------------------------------------------
 
     def environment(self) -> dict[str, str]:
-        """The environment of every process: Airflow's configuration, the two connections, telemetry off."""
+        """The environment of every process: Airflow's configuration, the connections, telemetry off."""
         keep = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "MLFLOW_", "XOPS_"))}
         for name in ("no_proxy", "NO_PROXY"):
             keep[name] = ",".join(filter(None, [keep.get(name), "127.0.0.1", "localhost"]))
@@ -75,7 +76,8 @@ class Stack:
             "AIRFLOW__CORE__PARALLELISM": str(self.parallelism),
             "AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG": "4",
             "AIRFLOW__CORE__FERNET_KEY": secret["fernet"],
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+            # A release asks two people.
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:admin" for user in USERS),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.airflow_url}/execution/",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
@@ -96,6 +98,9 @@ class Stack:
             ),
             "AIRFLOW_CONN_XOPS_MLFLOW_DEFAULT": json.dumps(
                 {"conn_type": "xops_mlflow", "host": self.mlflow_url, "extra": {"ui_url": self.mlflow_url}}
+            ),
+            "AIRFLOW_CONN_XOPS_SERVING_DEFAULT": json.dumps(
+                {"conn_type": "xops_serving", "host": self.serving_url, "extra": {"kind": "xops"}}
             ),
             "AIRFLOW_VAR_XOPS_FLIGHTS_LANDING": str(self.landing),
             "XOPS_LAKE_URI": self.lake_uri,
@@ -158,10 +163,10 @@ class Stack:
         )  # fmt: skip
         self._wait("xops-serve", f"{self.serving_url}/v2/health/ready")
 
-    def password(self) -> str:
-        """The generated password of Airflow's user ``admin``."""
+    def password(self, user: str = USERS[0]) -> str:
+        """The generated password of one of Airflow's ``USERS``."""
         path = self.state / "airflow" / "simple_auth_manager_passwords.json.generated"
-        return str(json.loads(path.read_text())["admin"])
+        return str(json.loads(path.read_text())[user])
 
     def died(self) -> str | None:
         """The name of a server that ended by itself, if one did."""

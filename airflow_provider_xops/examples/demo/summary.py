@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_xops.examples.demo.stack import Stack
+from airflow_provider_xops.examples.demo.stack import USERS, Stack
 from airflow_provider_xops.lake.lake import Lake
 from airflow_provider_xops.records import (
     ControlChartReport,
@@ -157,8 +157,12 @@ def collect(
         "prediction": prediction,
         "trace": found.to_json() if found else None,
         "trace_text": render(found) if found else "",
-        "airflow": {"url": stack.airflow_url, "username": "admin", "password": stack.password()},
+        "airflow": {
+            "url": stack.airflow_url,
+            "users": [{"username": user, "password": stack.password(user)} for user in USERS],
+        },
         "mlflow": {"url": stack.mlflow_url},
+        "serving": {"url": stack.serving_url},
         "lake": stack.lake_uri,
     }
 
@@ -204,8 +208,13 @@ def render_summary(summary: dict[str, Any]) -> str:
     lines += ["", f"Trace of prediction {summary['prediction']}", "", summary["trace_text"], ""]
     airflow = summary["airflow"]
     lines += [
-        f"Airflow            {airflow['url']}  user {airflow['username']}  password {airflow['password']}",
+        f"Airflow            {airflow['url']}",
+        *(
+            f"                   user {each['username']:<6} password {each['password']}"
+            for each in airflow["users"]
+        ),
         f"MLflow             {summary['mlflow']['url']}",
+        f"Scoring server     {summary['serving']['url']}",
         f"Lake               {summary['lake']}",
         "",
     ]

@@ -62,6 +62,7 @@ def test_the_connections_are_of_the_providers_types(tmp_path: Path) -> None:
     environment = _stack(tmp_path).environment()
     assert json.loads(environment["AIRFLOW_CONN_XOPS_LAKE_DEFAULT"])["conn_type"] == "xops_lake"
     assert json.loads(environment["AIRFLOW_CONN_XOPS_MLFLOW_DEFAULT"])["conn_type"] == "xops_mlflow"
+    assert json.loads(environment["AIRFLOW_CONN_XOPS_SERVING_DEFAULT"])["conn_type"] == "xops_serving"
 
 
 def test_what_a_killed_demo_left_running_is_found_and_killed(tmp_path: Path) -> None:
