@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,21 +68,38 @@ def test_the_connections_are_of_the_providers_types(tmp_path: Path) -> None:
 
 def test_what_a_killed_demo_left_running_is_found_and_killed(tmp_path: Path) -> None:
     stack = _stack(tmp_path)
+    unmarked = "subprocess.Popen(['sleep', '600'], env={'PATH': os.environ['PATH']}).pid"
     orphan = subprocess.Popen(
-        [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"],
+        [
+            sys.executable,
+            "-c",
+            f"import os, subprocess, time; print({unmarked}, flush=True); time.sleep(600)",
+        ],
         env={**os.environ, stack_module.MARK: str(stack.state)},
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
     assert orphan.stdout is not None
-    assert orphan.stdout.readline() == b"up\n"
+    worker = Path("/proc", orphan.stdout.readline().decode().strip())
+    assert worker.exists()
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 
     stack.kill_leftovers()
 
     assert orphan.wait(timeout=30) == -9
+    deadline = time.monotonic() + 30
+    while _lives(worker):
+        assert time.monotonic() < deadline, "a worker without the mark is left"
+        time.sleep(0.05)
     assert other.poll() is None
     other.communicate(b"\n", timeout=30)
+
+
+def _lives(process: Path) -> bool:
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_command_that_fails_says_which_why_and_where_its_log_is(tmp_path: Path) -> None:
