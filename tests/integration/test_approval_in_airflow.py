@@ -217,8 +217,10 @@ def test_moved_alias_starts_a_dag_and_ends_a_wait(stage: Stage) -> None:
     stage.airflow.until(lambda: api.run("wait", "w")["state"] == "success", "the end of the wait")
     found = api.xcom("wait", "w", "wait")
     assert (found["version"], found["alias"], found["model"]) == (2, "champion", stage.watched)
+    # Airflow 3.3 answers 500 about the events of a run that is queued: it has no start_date yet.
     started = stage.airflow.until(
-        lambda: [run for run in api.runs("follow") if run["dag_run_id"] not in before], "the DAG that follows"
+        lambda: [run for run in api.runs("follow") if run["dag_run_id"] not in before and run["start_date"]],
+        "the DAG that follows",
     )
     path = f"/dags/follow/dagRuns/{started[0]['dag_run_id'].replace('+', '%2B')}/upstreamAssetEvents"
     (event,) = api.call("GET", path)["asset_events"]
